@@ -1,0 +1,73 @@
+# Muster. `make demo` and `make test` need Go, make, node and, for the browser
+# test and for `make proto`, Debian's chromium and protobuf-compiler.
+
+GO     ?= go
+BIN    := bin/muster
+SEEDS  ?= 20000
+FUZZ   ?= 30s
+
+.PHONY: demo build test race sim fuzz bench growth soak lint proto docs ci clean
+
+## demo: one node, embedded storage, the demo page; prints its address
+demo: build
+	$(BIN) serve --dev
+
+build:
+	$(GO) build -o $(BIN) ./cmd/muster
+
+## test: everything a change must pass
+test: build lint
+	$(GO) test -timeout 10m ./...
+	$(GO) test -race -timeout 15m ./actors/... ./edge/... ./clients/...
+	node --test clients/js/
+
+race:
+	$(GO) test -race -timeout 30m ./...
+
+## sim: the seeded simulators, many seeds; SEEDS=n
+sim:
+	MUSTER_SEEDS=$(SEEDS) $(GO) test -timeout 4h -run 'Sim' ./actors/...
+
+## fuzz: every fuzz target for FUZZ each
+fuzz:
+	@for pkg in $$($(GO) list ./...); do \
+	  for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
+	    echo "$$pkg $$target"; $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZ) $$pkg || exit 1; \
+	  done; done
+
+## bench: every scenario on this machine, server on one core, generator on the other
+bench: build
+	$(BIN) bench all
+
+growth: build
+	$(BIN) bench growth
+
+## soak: ten minutes of churn at half load
+soak: build
+	$(BIN) bench churn --half --duration 10m
+
+lint:
+	@out=$$(gofmt -l $$(git ls-files '*.go' | grep -v '\.pb\.go$$')); \
+	  if [ -n "$$out" ]; then echo "not formatted:"; echo "$$out"; exit 1; fi
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+
+## proto: regenerates what the schemas generate; the result is committed
+proto:
+	mkdir -p bin
+	$(GO) build -o bin/protoc-gen-go google.golang.org/protobuf/cmd/protoc-gen-go
+	$(GO) build -o bin/protoc-gen-musterjson ./clients/wire/internal/jsongen
+	protoc --plugin=bin/protoc-gen-go --go_out=. --go_opt=module=muster \
+	  clients/wire/muster.proto actors/link/link.proto
+	protoc --plugin=bin/protoc-gen-musterjson --musterjson_out=. --musterjson_opt=module=muster \
+	  clients/wire/muster.proto
+
+## docs: renders docs/errors.md and docs/protocol.md from the code
+docs:
+	$(GO) test ./clients/wire -run 'Docs' -update
+
+ci:
+	bash .ci/run
+
+clean:
+	rm -rf bin
