@@ -1,0 +1,52 @@
+package netpoll
+
+import (
+	"net"
+	"sync/atomic"
+)
+
+// Conn is a net.Conn that remembers whether its last read left the kernel's buffer empty.
+type Conn struct {
+	net.Conn
+	full bool
+}
+
+// Read reads as the wrapped conn does.
+func (c *Conn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	c.full = n == len(b)
+	return n, err
+}
+
+// Drained reports whether the last read got less than it asked for: whatever comes later
+// raises a new event. It belongs to the goroutine that reads.
+func (c *Conn) Drained() bool { return !c.full }
+
+// Source runs one socket's reads: at most one goroutine at a time, and again when an
+// event came while it ran. The zero Source is ready.
+type Source struct {
+	events atomic.Int32
+}
+
+// Signal notes an event and runs read in a new goroutine unless one runs already.
+// read is called only if c has something to read, and returns when nothing is left.
+func (s *Source) Signal(c *Conn, read func()) {
+	if s.events.Add(1) != 1 {
+		return
+	}
+	go s.run(c, read)
+}
+
+// An event may tell of what an earlier run has read; reading again would leave this
+// goroutine waiting in the read, so run looks first.
+func (s *Source) run(c *Conn, read func()) {
+	for {
+		seen := s.events.Load()
+		if c.pending() {
+			read()
+		}
+		if s.events.CompareAndSwap(seen, 0) {
+			return
+		}
+	}
+}
