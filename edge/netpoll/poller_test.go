@@ -121,6 +121,8 @@ func TestEveryByteArrives(t *testing.T) {
 		send(n)
 		s.await(t, "bytes", func(got []byte, _ error) bool { return len(got) == len(want) })
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if !bytes.Equal(s.got, want) {
 		t.Fatal("bytes differ")
 	}

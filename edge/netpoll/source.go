@@ -18,9 +18,10 @@ func (c *Conn) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// Drained reports whether the last read got less than it asked for: whatever comes later
-// raises a new event. It belongs to the goroutine that reads.
-func (c *Conn) Drained() bool { return !c.full }
+// Drained reports whether nothing is left to read: whatever comes later raises a new event.
+// Only after a read that got all it asked for does it have to ask the kernel. It belongs to
+// the goroutine that reads.
+func (c *Conn) Drained() bool { return !c.full || !c.pending() }
 
 // Source runs one socket's reads: at most one goroutine at a time, and again when an
 // event came while it ran. The zero Source is ready.
