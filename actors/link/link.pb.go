@@ -3330,6 +3330,7 @@ type RoomCommand struct {
 	User    string                 `protobuf:"bytes,4,opt,name=user,proto3" json:"user,omitempty"`
 	Session string                 `protobuf:"bytes,5,opt,name=session,proto3" json:"session,omitempty"`
 	Conn    uint64                 `protobuf:"varint,6,opt,name=conn,proto3" json:"conn,omitempty"`
+	Attempt uint64                 `protobuf:"varint,7,opt,name=attempt,proto3" json:"attempt,omitempty"` // of the conn; the highest of a session wins
 	// Types that are valid to be assigned to What:
 	//
 	//	*RoomCommand_Enter
@@ -3409,6 +3410,13 @@ func (x *RoomCommand) GetSession() string {
 func (x *RoomCommand) GetConn() uint64 {
 	if x != nil {
 		return x.Conn
+	}
+	return 0
+}
+
+func (x *RoomCommand) GetAttempt() uint64 {
+	if x != nil {
+		return x.Attempt
 	}
 	return 0
 }
@@ -3777,6 +3785,7 @@ type RoomChange struct {
 	Update        []*Occupant            `protobuf:"bytes,5,rep,name=update,proto3" json:"update,omitempty"`
 	Leave         []*Occupant            `protobuf:"bytes,6,rep,name=leave,proto3" json:"leave,omitempty"`
 	Count         uint32                 `protobuf:"varint,7,opt,name=count,proto3" json:"count,omitempty"`
+	All           bool                   `protobuf:"varint,8,opt,name=all,proto3" json:"all,omitempty"` // enter lists every occupant; replaces what was known
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3858,6 +3867,13 @@ func (x *RoomChange) GetCount() uint32 {
 		return x.Count
 	}
 	return 0
+}
+
+func (x *RoomChange) GetAll() bool {
+	if x != nil {
+		return x.All
+	}
+	return false
 }
 
 // Ask is a read of the HTTP API.
@@ -4449,14 +4465,15 @@ const file_actors_link_link_proto_rawDesc = "" +
 	"\x05users\x18\x02 \x03(\tR\x05users\"5\n" +
 	"\rAnnounceAgain\x12\x10\n" +
 	"\x03app\x18\x01 \x01(\tR\x03app\x12\x12\n" +
-	"\x04user\x18\x02 \x01(\tR\x04user\"\xb4\x02\n" +
+	"\x04user\x18\x02 \x01(\tR\x04user\"\xce\x02\n" +
 	"\vRoomCommand\x12\x12\n" +
 	"\x04call\x18\x01 \x01(\x04R\x04call\x12\x10\n" +
 	"\x03app\x18\x02 \x01(\tR\x03app\x12\x12\n" +
 	"\x04room\x18\x03 \x01(\tR\x04room\x12\x12\n" +
 	"\x04user\x18\x04 \x01(\tR\x04user\x12\x18\n" +
 	"\asession\x18\x05 \x01(\tR\asession\x12\x12\n" +
-	"\x04conn\x18\x06 \x01(\x04R\x04conn\x12.\n" +
+	"\x04conn\x18\x06 \x01(\x04R\x04conn\x12\x18\n" +
+	"\aattempt\x18\a \x01(\x04R\aattempt\x12.\n" +
 	"\x05enter\x18\n" +
 	" \x01(\v2\x16.muster.link.RoomEnterH\x00R\x05enter\x12*\n" +
 	"\x05leave\x18\v \x01(\x0e2\x12.muster.link.CauseH\x00R\x05leave\x12\x14\n" +
@@ -4488,7 +4505,7 @@ const file_actors_link_link_proto_rawDesc = "" +
 	"\amessage\x18\x06 \x01(\tR\amessage\x12\x18\n" +
 	"\aversion\x18\a \x01(\x04R\aversion\x123\n" +
 	"\toccupants\x18\b \x03(\v2\x15.muster.link.OccupantR\toccupants\x12\x14\n" +
-	"\x05count\x18\t \x01(\rR\x05count\"\xeb\x01\n" +
+	"\x05count\x18\t \x01(\rR\x05count\"\xfd\x01\n" +
 	"\n" +
 	"RoomChange\x12\x10\n" +
 	"\x03app\x18\x01 \x01(\tR\x03app\x12\x12\n" +
@@ -4497,7 +4514,8 @@ const file_actors_link_link_proto_rawDesc = "" +
 	"\x05enter\x18\x04 \x03(\v2\x15.muster.link.OccupantR\x05enter\x12-\n" +
 	"\x06update\x18\x05 \x03(\v2\x15.muster.link.OccupantR\x06update\x12+\n" +
 	"\x05leave\x18\x06 \x03(\v2\x15.muster.link.OccupantR\x05leave\x12\x14\n" +
-	"\x05count\x18\a \x01(\rR\x05count\"\xc8\x01\n" +
+	"\x05count\x18\a \x01(\rR\x05count\x12\x10\n" +
+	"\x03all\x18\b \x01(\bR\x03all\"\xc8\x01\n" +
 	"\x03Ask\x12\x12\n" +
 	"\x04call\x18\x01 \x01(\x04R\x04call\x12\x10\n" +
 	"\x03app\x18\x02 \x01(\tR\x03app\x121\n" +
