@@ -1,0 +1,9 @@
+package main
+
+import (
+	_ "embed"
+
+	"google.golang.org/protobuf/compiler/protogen"
+)
+
+func writeReference(p *protogen.Plugin, f *protogen.File) {}
