@@ -25,7 +25,7 @@ const (
 	classes
 )
 
-// Field is one thing an audience rule decides about; a Mask is a set of them.
+// Mask is a set of fields, the things that audience rules decide about.
 type Mask uint8
 
 const (
@@ -39,6 +39,12 @@ const (
 
 	NoFields  Mask = 0
 	AllFields Mask = 1<<7 - 1
+
+	// FieldBucket stands in a row's mask in place of FieldLastSeen when the server
+	// gives strangers a coarse last seen. No rule names it.
+	FieldBucket Mask = 1 << 7
+
+	fields = 7
 )
 
 // Rule says who may see a field.
@@ -101,6 +107,15 @@ type Conn struct {
 	ID          uint64
 }
 
+// Edge names one edge process. A restarted edge is a new incarnation.
+type Edge struct {
+	Name        string
+	Incarnation uint64
+}
+
+// Holder is the edge that holds the conn.
+func (c Conn) Holder() Edge { return Edge{c.Edge, c.Incarnation} }
+
 // Version orders what a user shows. Term is the shard's; Number comes from the shard's counter.
 type Version struct {
 	Term   uint64
@@ -117,13 +132,13 @@ func (v Version) Less(w Version) bool {
 type View struct {
 	State    State
 	Reason   Reason // with Offline
-	Bucket   Bucket
+	Bucket   Bucket // only in masked views, in place of LastSeen
 	Text     string
 	Emoji    string
 	Activity string      // JSON
 	Devices  []DeviceRow // by class, the last active first
-	LastSeen time.Time   // exact here; Masked rounds it
-	Since    time.Time
+	LastSeen time.Time   // with Offline; exact here, Masked rounds it
+	Since    time.Time   // when State began
 }
 
 // DeviceRow is the best state among the devices of one class.
@@ -132,13 +147,30 @@ type DeviceRow struct {
 	State State
 }
 
-// Relation of a watcher to the watched user, and the fields the watcher hides from
-// everyone (reciprocity).
+// Watcher is who wants to see, with the fields it hides from everyone itself
+// (reciprocity). The zero Watcher is a stranger.
 type Watcher struct {
 	User   string
 	Hidden Mask
 }
 
-// Record is a durable change of one user. Nothing stores it yet; the shell's order
-// "persist, send, reply" already goes through it.
-type Record interface{ record() }
+// Code says how an input ended. The numbers are those of the link's schema.
+type Code uint8
+
+const (
+	OK           Code = 0
+	BadRequest   Code = 1
+	Limit        Code = 2 // a bound was reached; the message names it
+	DeviceLimit  Code = 3
+	RevokedToken Code = 4
+	NotFound     Code = 5
+	StaleAttempt Code = 9  // a newer socket of the session is attached
+	NotAttached  Code = 10 // the conn is not the session's current one
+)
+
+// Close codes of the conns that a user's activation orders closed.
+const (
+	CloseRevoked     = 4505 // kicked or revoked
+	CloseDeviceLimit = 4506
+	CloseReplaced    = 4510 // a newer conn of the same device took over
+)
