@@ -53,6 +53,10 @@ type Self struct {
 	Hidden    Mask        // fields whose rule is Nobody
 }
 
+// Record is a durable change of one user. Nothing stores it yet; the shell's order
+// "persist, send, reply" already goes through it.
+type Record interface{ record() }
+
 // HeldClaim is a claim that belongs to the user, with its end (zero: none) and order.
 type HeldClaim struct {
 	Claim Claim
@@ -108,7 +112,7 @@ type RevokedJTI struct {
 
 func (ClaimSet) record()     {}
 func (ClaimEnded) record()   {}
-func (Hidden) record()       {}
+func (InvisibleSet) record() {}
 func (RulesSet) record()     {}
 func (RelationsSet) record() {}
 func (Revocations) record()  {}
