@@ -9,16 +9,17 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"muster/clients/wire"
 )
 
 // Bounds of a token and of what it may carry.
 const (
-	MaxToken = 8 << 10 // bytes of the whole token
-	MaxInfo  = 1 << 10 // bytes of the info claim
-	MaxWatch = 1000    // ids in the watch claim
-	MaxRooms = 100     // ids in the rooms claim
-	MaxCaps  = 100     // entries in the caps claim
-	MaxID    = 128     // bytes of any id
+	MaxToken = 8 << 10       // bytes of the whole token
+	MaxInfo  = wire.MaxInfo  // bytes of the info claim
+	MaxWatch = wire.MaxWatch // ids in the watch claim
+	MaxRooms = 100           // ids in the rooms claim
+	MaxCaps  = 100           // entries in the caps claim
 )
 
 // DefaultApp is the tenant of a token without the app claim.
@@ -62,26 +63,6 @@ func (c *Claims) Allows(method string) bool {
 		return allowed == method
 	})
 }
-
-// ValidID reports whether s is an id: [A-Za-z0-9._@+=-]{1,128}.
-func ValidID(s string) bool {
-	if len(s) == 0 || len(s) > MaxID {
-		return false
-	}
-	for i := range len(s) {
-		if !idByte[s[i]] {
-			return false
-		}
-	}
-	return true
-}
-
-var idByte = func() (t [256]bool) {
-	for _, c := range "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._@+=-" {
-		t[c] = true
-	}
-	return t
-}()
 
 const wantID = "want 1 to 128 of A-Z a-z 0-9 . _ @ + = -"
 
@@ -131,8 +112,8 @@ func (c *Claims) set(name string, raw []byte) (err error) {
 	case "dev":
 		c.Device, err = id(raw)
 	case "jti":
-		if c.ID, err = text(raw); err == nil && (c.ID == "" || len(c.ID) > MaxID) {
-			err = fmt.Errorf("want 1 to %d bytes", MaxID)
+		if c.ID, err = text(raw); err == nil && (c.ID == "" || len(c.ID) > wire.MaxID) {
+			err = fmt.Errorf("want 1 to %d bytes", wire.MaxID)
 		}
 	case "iss":
 		c.Issuer, err = text(raw)
@@ -163,7 +144,7 @@ func (c *Claims) set(name string, raw []byte) (err error) {
 
 func id(raw []byte) (string, error) {
 	s, err := text(raw)
-	if err == nil && !ValidID(s) {
+	if err == nil && !wire.ValidID(s) {
 		return "", errors.New(wantID)
 	}
 	return s, err
@@ -178,7 +159,7 @@ func ids(raw []byte, most int) ([]string, error) {
 		return nil, fmt.Errorf("more than %d ids", most)
 	}
 	for i, s := range list {
-		if !ValidID(s) {
+		if !wire.ValidID(s) {
 			return nil, fmt.Errorf("entry %d: %s", i, wantID)
 		}
 	}

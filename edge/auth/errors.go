@@ -1,6 +1,10 @@
 package auth
 
-import "fmt"
+import (
+	"fmt"
+
+	"muster/clients/wire"
+)
 
 // Reason says why a token was refused, in one word for metrics and tests.
 type Reason string
@@ -28,6 +32,17 @@ type Error struct {
 }
 
 func (e *Error) Error() string { return e.Message }
+
+// Code is the error's number on the wire.
+func (e *Error) Code() wire.Code {
+	switch e.Reason {
+	case Expired:
+		return wire.CodeTokenExpired
+	case Unavailable:
+		return wire.CodeNotReady
+	}
+	return wire.CodeUnauthorized
+}
 
 func refuse(r Reason, format string, args ...any) *Error {
 	return &Error{Reason: r, Message: fmt.Sprintf(format, args...)}
