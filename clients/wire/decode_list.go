@@ -6,10 +6,8 @@ import (
 	"github.com/go-faster/jx"
 )
 
-const badNumber = "must be a whole number from 0 to "
-
 func number[T uint32 | uint64](f *fields, n int, name string, p *T) {
-	if f.is(n, name, jx.Number, badNumber+largest[T]()) {
+	if f.once(n, name) {
 		v, err := whole[T](f.d)
 		*p = v
 		f.end(name, err)
@@ -23,21 +21,17 @@ func optional[T uint32 | uint64](f *fields, n int, name string, p **T) {
 	}
 }
 
-func largest[T uint32 | uint64]() string {
-	return strconv.FormatUint(uint64(^T(0)), 10)
-}
-
 // whole reads a number that has neither sign, fraction nor exponent and fits T.
-func whole[T uint32 | uint64](d *jx.Decoder) (T, error) {
+func whole[T uint32 | uint64](d *jx.Decoder) (v T, err error) {
 	text, err := d.Raw()
 	if err != nil {
 		return 0, err
 	}
-	var v T
 	for _, c := range text {
 		digit := T(c - '0')
 		if c < '0' || c > '9' || v > (^T(0)-digit)/10 {
-			return 0, &FieldError{Reason: badNumber + largest[T]()}
+			most := strconv.FormatUint(uint64(^T(0)), 10)
+			return 0, &FieldError{Reason: "must be a whole number from 0 to " + most}
 		}
 		v = v*10 + digit
 	}
@@ -77,9 +71,6 @@ func (f *fields) strings(n int, name string, p *[]string) {
 
 func (f *fields) numbers(n int, name string, p *[]uint64) {
 	f.list(n, name, func() error {
-		if f.d.Next() != jx.Number {
-			return &FieldError{Reason: badNumber + largest[uint64]()}
-		}
 		v, err := whole[uint64](f.d)
 		if *p == nil {
 			*p = make([]uint64, 0, 2) // ver: [term, version]

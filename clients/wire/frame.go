@@ -23,6 +23,11 @@ const space = " \t\r\n"
 // Lines goes over the lines of a frame, without copying and leaving out blank ones.
 // More than MaxFrame bytes, more than MaxLines lines, or no line at all is a *SyntaxError.
 func Lines(frame []byte) (iter.Seq[[]byte], error) {
+	frame, err := checkFrame(frame)
+	return func(yield func([]byte) bool) { eachLine(frame, yield) }, err
+}
+
+func checkFrame(frame []byte) ([]byte, error) {
 	if len(frame) > MaxFrame {
 		return nil, &SyntaxError{Offset: MaxFrame, Reason: "frame larger than 64 KiB"}
 	}
@@ -33,19 +38,21 @@ func Lines(frame []byte) (iter.Seq[[]byte], error) {
 	if bytes.Count(frame, []byte{'\n'}) >= MaxLines {
 		return nil, &SyntaxError{Reason: "more than 64 lines in a frame"}
 	}
-	return func(yield func([]byte) bool) {
-		for rest := frame; len(rest) > 0; {
-			line := rest
-			if i := bytes.IndexByte(rest, '\n'); i >= 0 {
-				line, rest = rest[:i], rest[i+1:]
-			} else {
-				rest = nil
-			}
-			if line = bytes.Trim(line, space); len(line) > 0 && !yield(line) {
-				return
-			}
+	return frame, nil
+}
+
+func eachLine(rest []byte, yield func([]byte) bool) {
+	for len(rest) > 0 {
+		line := rest
+		if i := bytes.IndexByte(rest, '\n'); i >= 0 {
+			line, rest = rest[:i], rest[i+1:]
+		} else {
+			rest = nil
 		}
-	}, nil
+		if line = bytes.Trim(line, space); len(line) > 0 && !yield(line) {
+			return
+		}
+	}
 }
 
 // The parts of a push frame made of encoded presences.

@@ -963,12 +963,16 @@ func (*Empty) Descriptor() ([]byte, []int) {
 
 // Error codes and names are append-only; docs/errors.md lists them.
 type Error struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Code          uint32                 `protobuf:"varint,1,opt,name=code,proto3" json:"code,omitempty"`
-	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
-	Message       string                 `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
-	Retryable     bool                   `protobuf:"varint,4,opt,name=retryable,proto3" json:"retryable,omitempty"`
-	RetryAfterMs  uint64                 `protobuf:"varint,5,opt,name=retry_after_ms,json=retryAfterMs,proto3" json:"retry_after_ms,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Code  uint32                 `protobuf:"varint,1,opt,name=code,proto3" json:"code,omitempty"`
+	// The code's name, for people and for switches.
+	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// For developers, not for users.
+	Message string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	// The same request may succeed later.
+	Retryable bool `protobuf:"varint,4,opt,name=retryable,proto3" json:"retryable,omitempty"`
+	// Wait at least so long.
+	RetryAfterMs  uint64 `protobuf:"varint,5,opt,name=retry_after_ms,json=retryAfterMs,proto3" json:"retry_after_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1041,10 +1045,12 @@ func (x *Error) GetRetryAfterMs() uint64 {
 // Connect is the first command of a socket and declares all that the session wants.
 type Connect struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	Token string                 `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	// A JWT; its sub is the user, its app the tenant.
+	Token string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
 	// Names the installation (a browser tab for the web); [A-Za-z0-9._@+=-]{1,128}.
-	DeviceId string      `protobuf:"bytes,2,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
-	Class    DeviceClass `protobuf:"varint,3,opt,name=class,proto3,enum=muster.v1.DeviceClass" json:"class,omitempty"`
+	DeviceId string `protobuf:"bytes,2,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
+	// What the device is.
+	Class DeviceClass `protobuf:"varint,3,opt,name=class,proto3,enum=muster.v1.DeviceClass" json:"class,omitempty"`
 	// Set to resume a session; 128 random bits in hex.
 	SessionId string `protobuf:"bytes,4,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
 	// Raised by the client on every try; the highest attempt of a session wins.
@@ -1052,7 +1058,8 @@ type Connect struct {
 	// How long ago the user last gave input. A reconnect is not activity.
 	IdleMs uint64 `protobuf:"varint,6,opt,name=idle_ms,json=idleMs,proto3" json:"idle_ms,omitempty"`
 	// The users this session wants to see; at most 1,000 here, more by watch.
-	Watch []string     `protobuf:"bytes,7,rep,name=watch,proto3" json:"watch,omitempty"`
+	Watch []string `protobuf:"bytes,7,rep,name=watch,proto3" json:"watch,omitempty"`
+	// The rooms to enter, as by room.enter.
 	Rooms []*RoomEnter `protobuf:"bytes,8,rep,name=rooms,proto3" json:"rooms,omitempty"`
 	// Overrides the grace after silence or a lost socket, within the server's limits.
 	GraceMs *uint64 `protobuf:"varint,9,opt,name=grace_ms,json=graceMs,proto3,oneof" json:"grace_ms,omitempty"`
@@ -1172,22 +1179,31 @@ func (x *Connect) GetClient() string {
 }
 
 type ConnectReply struct {
-	state     protoimpl.MessageState `protogen:"open.v1"`
-	SessionId string                 `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
-	Resumed   bool                   `protobuf:"varint,2,opt,name=resumed,proto3" json:"resumed,omitempty"`
-	User      string                 `protobuf:"bytes,3,opt,name=user,proto3" json:"user,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Keep it to resume.
+	SessionId string `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	// The session named went on; false: it is a new one.
+	Resumed bool `protobuf:"varint,2,opt,name=resumed,proto3" json:"resumed,omitempty"`
+	// Who the token says this is.
+	User string `protobuf:"bytes,3,opt,name=user,proto3" json:"user,omitempty"`
 	// When the token expires; 0 if never.
-	ExpAt     uint64      `protobuf:"varint,4,opt,name=exp_at,json=expAt,proto3" json:"exp_at,omitempty"`
-	Node      string      `protobuf:"bytes,5,opt,name=node,proto3" json:"node,omitempty"`
-	PingMs    uint64      `protobuf:"varint,6,opt,name=ping_ms,json=pingMs,proto3" json:"ping_ms,omitempty"`
-	ServerAt  uint64      `protobuf:"varint,7,opt,name=server_at,json=serverAt,proto3" json:"server_at,omitempty"`
+	ExpAt uint64 `protobuf:"varint,4,opt,name=exp_at,json=expAt,proto3" json:"exp_at,omitempty"`
+	// The node that holds the socket.
+	Node string `protobuf:"bytes,5,opt,name=node,proto3" json:"node,omitempty"`
+	// The longest time between two pings of the server.
+	PingMs uint64 `protobuf:"varint,6,opt,name=ping_ms,json=pingMs,proto3" json:"ping_ms,omitempty"`
+	// The server's clock.
+	ServerAt uint64 `protobuf:"varint,7,opt,name=server_at,json=serverAt,proto3" json:"server_at,omitempty"`
+	// The watched users that are known and not plainly offline.
 	Presences []*Presence `protobuf:"bytes,8,rep,name=presences,proto3" json:"presences,omitempty"`
 	// Watched users the cluster cannot answer for yet; their view follows as a push.
 	Pending []string `protobuf:"bytes,9,rep,name=pending,proto3" json:"pending,omitempty"`
 	// Every other watched id is offline once done is true.
-	Done          bool              `protobuf:"varint,10,opt,name=done,proto3" json:"done,omitempty"`
-	Rooms         []*RoomEnterReply `protobuf:"bytes,11,rep,name=rooms,proto3" json:"rooms,omitempty"`
-	Self          *Self             `protobuf:"bytes,12,opt,name=self,proto3" json:"self,omitempty"`
+	Done bool `protobuf:"varint,10,opt,name=done,proto3" json:"done,omitempty"`
+	// One for each room asked for.
+	Rooms []*RoomEnterReply `protobuf:"bytes,11,rep,name=rooms,proto3" json:"rooms,omitempty"`
+	// The user's own view.
+	Self          *Self `protobuf:"bytes,12,opt,name=self,proto3" json:"self,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1308,8 +1324,9 @@ func (x *ConnectReply) GetSelf() *Self {
 
 // Refresh replaces the token of a live session; the user must be the same.
 type Refresh struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Token         string                 `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A new JWT for the same user.
+	Token         string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1352,8 +1369,9 @@ func (x *Refresh) GetToken() string {
 }
 
 type RefreshReply struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	ExpAt         uint64                 `protobuf:"varint,1,opt,name=exp_at,json=expAt,proto3" json:"exp_at,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When the new token expires; 0 if never.
+	ExpAt         uint64 `protobuf:"varint,1,opt,name=exp_at,json=expAt,proto3" json:"exp_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1432,6 +1450,7 @@ func (*Bye) Descriptor() ([]byte, []int) {
 	return file_clients_wire_muster_proto_rawDescGZIP(), []int{8}
 }
 
+// Ping asks for the server's clock; it also keeps a proxy from closing the socket.
 type Ping struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1514,14 +1533,17 @@ func (x *PingReply) GetServerAt() uint64 {
 
 // Watch changes the watch list: at most 1,000 ids a frame, 5,000 a session.
 type Watch struct {
-	state  protoimpl.MessageState `protogen:"open.v1"`
-	Add    []string               `protobuf:"bytes,1,rep,name=add,proto3" json:"add,omitempty"`
-	Remove []string               `protobuf:"bytes,2,rep,name=remove,proto3" json:"remove,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Users to watch as well.
+	Add []string `protobuf:"bytes,1,rep,name=add,proto3" json:"add,omitempty"`
+	// Users to watch no longer.
+	Remove []string `protobuf:"bytes,2,rep,name=remove,proto3" json:"remove,omitempty"`
 	// add is the whole new list.
 	Replace bool `protobuf:"varint,3,opt,name=replace,proto3" json:"replace,omitempty"`
 	// If given (may be empty, then send visible_set), changes of the other watched users come in 1 s batches.
-	Visible       []string `protobuf:"bytes,4,rep,name=visible,proto3" json:"visible,omitempty"`
-	VisibleSet    bool     `protobuf:"varint,5,opt,name=visible_set,json=visibleSet,proto3" json:"visible_set,omitempty"`
+	Visible []string `protobuf:"bytes,4,rep,name=visible,proto3" json:"visible,omitempty"`
+	// visible is given, though it may be empty.
+	VisibleSet    bool `protobuf:"varint,5,opt,name=visible_set,json=visibleSet,proto3" json:"visible_set,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1591,11 +1613,13 @@ func (x *Watch) GetVisibleSet() bool {
 	return false
 }
 
+// WatchReply covers the ids that were added: not in presences and not pending is offline.
 type WatchReply struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Presences     []*Presence            `protobuf:"bytes,1,rep,name=presences,proto3" json:"presences,omitempty"`
-	Pending       []string               `protobuf:"bytes,2,rep,name=pending,proto3" json:"pending,omitempty"`
-	Done          bool                   `protobuf:"varint,3,opt,name=done,proto3" json:"done,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As in the reply to connect, for the ids that were added.
+	Presences     []*Presence `protobuf:"bytes,1,rep,name=presences,proto3" json:"presences,omitempty"`
+	Pending       []string    `protobuf:"bytes,2,rep,name=pending,proto3" json:"pending,omitempty"`
+	Done          bool        `protobuf:"varint,3,opt,name=done,proto3" json:"done,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1696,6 +1720,7 @@ func (x *Query) GetUsers() []string {
 	return nil
 }
 
+// QueryReply covers the ids asked for: not in presences and not pending is offline.
 type QueryReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Presences     []*Presence            `protobuf:"bytes,1,rep,name=presences,proto3" json:"presences,omitempty"`
@@ -1760,7 +1785,8 @@ func (x *QueryReply) GetDone() bool {
 // invisible; aliases idle, xa, unavailable (away), busy (dnd), chat (online).
 type Status struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	State string                 `protobuf:"bytes,1,opt,name=state,proto3" json:"state,omitempty"`
+	// See above.
+	State string `protobuf:"bytes,1,opt,name=state,proto3" json:"state,omitempty"`
 	// At most 128 characters.
 	Text string `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
 	// At most 32 bytes.
@@ -1832,17 +1858,22 @@ func (x *Status) GetTtlMs() uint64 {
 // Claim sets one source of status; at most 8 per user. The highest priority wins, then the newest.
 type Claim struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Names the claim; a claim with the same id replaces it.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	// manual (90), call (70), calendar (50), game (30), api (50)
 	Source string `protobuf:"bytes,2,opt,name=source,proto3" json:"source,omitempty"`
-	State  string `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
-	Text   string `protobuf:"bytes,4,opt,name=text,proto3" json:"text,omitempty"`
-	Emoji  string `protobuf:"bytes,5,opt,name=emoji,proto3" json:"emoji,omitempty"`
+	// As in status.
+	State string `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
+	// At most 128 characters.
+	Text string `protobuf:"bytes,4,opt,name=text,proto3" json:"text,omitempty"`
+	// At most 32 bytes.
+	Emoji string `protobuf:"bytes,5,opt,name=emoji,proto3" json:"emoji,omitempty"`
 	// A JSON value of at most 2 KiB.
 	Activity string `protobuf:"bytes,6,opt,name=activity,proto3" json:"activity,omitempty"`
 	// 0 to 100; absent: the source's.
-	Priority      *uint32 `protobuf:"varint,7,opt,name=priority,proto3,oneof" json:"priority,omitempty"`
-	TtlMs         uint64  `protobuf:"varint,8,opt,name=ttl_ms,json=ttlMs,proto3" json:"ttl_ms,omitempty"`
+	Priority *uint32 `protobuf:"varint,7,opt,name=priority,proto3,oneof" json:"priority,omitempty"`
+	// 10,000 to 2,592,000,000; 0: until ended.
+	TtlMs         uint64 `protobuf:"varint,8,opt,name=ttl_ms,json=ttlMs,proto3" json:"ttl_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1933,9 +1964,11 @@ func (x *Claim) GetTtlMs() uint64 {
 	return 0
 }
 
+// ClaimEnd ends a claim; the next one by priority shows.
 type ClaimEnd struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The claim's id.
+	Id            string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2125,14 +2158,21 @@ func (x *Rule) GetUsers() []string {
 
 // Audience sets the rules of the fields that are present.
 type Audience struct {
-	state    protoimpl.MessageState `protogen:"open.v1"`
-	State    *Rule                  `protobuf:"bytes,1,opt,name=state,proto3" json:"state,omitempty"`
-	LastSeen *Rule                  `protobuf:"bytes,2,opt,name=last_seen,json=lastSeen,proto3" json:"last_seen,omitempty"`
-	Status   *Rule                  `protobuf:"bytes,3,opt,name=status,proto3" json:"status,omitempty"`
-	Devices  *Rule                  `protobuf:"bytes,4,opt,name=devices,proto3" json:"devices,omitempty"`
-	Activity *Rule                  `protobuf:"bytes,5,opt,name=activity,proto3" json:"activity,omitempty"`
-	Typing   *Rule                  `protobuf:"bytes,6,opt,name=typing,proto3" json:"typing,omitempty"`
-	Receipts *Rule                  `protobuf:"bytes,7,opt,name=receipts,proto3" json:"receipts,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Online, away, dnd or offline at all.
+	State *Rule `protobuf:"bytes,1,opt,name=state,proto3" json:"state,omitempty"`
+	// Who hides it cannot see that of others.
+	LastSeen *Rule `protobuf:"bytes,2,opt,name=last_seen,json=lastSeen,proto3" json:"last_seen,omitempty"`
+	// Text and emoji.
+	Status *Rule `protobuf:"bytes,3,opt,name=status,proto3" json:"status,omitempty"`
+	// Which kinds of device.
+	Devices *Rule `protobuf:"bytes,4,opt,name=devices,proto3" json:"devices,omitempty"`
+	// The claims' activity.
+	Activity *Rule `protobuf:"bytes,5,opt,name=activity,proto3" json:"activity,omitempty"`
+	// Typing.
+	Typing *Rule `protobuf:"bytes,6,opt,name=typing,proto3" json:"typing,omitempty"`
+	// Delivered and read.
+	Receipts *Rule `protobuf:"bytes,7,opt,name=receipts,proto3" json:"receipts,omitempty"`
 	// Directed presence: the fields named are shown to one user for a while.
 	Grant         []*Grant `protobuf:"bytes,8,rep,name=grant,proto3" json:"grant,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -2225,10 +2265,13 @@ func (x *Audience) GetGrant() []*Grant {
 	return nil
 }
 
+// Grant shows fields to one user for a while.
 type Grant struct {
-	state  protoimpl.MessageState `protogen:"open.v1"`
-	To     string                 `protobuf:"bytes,1,opt,name=to,proto3" json:"to,omitempty"`
-	Fields []string               `protobuf:"bytes,2,rep,name=fields,proto3" json:"fields,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The user who may see them.
+	To string `protobuf:"bytes,1,opt,name=to,proto3" json:"to,omitempty"`
+	// Names of the fields above.
+	Fields []string `protobuf:"bytes,2,rep,name=fields,proto3" json:"fields,omitempty"`
 	// at most 86,400,000
 	TtlMs         uint64 `protobuf:"varint,3,opt,name=ttl_ms,json=ttlMs,proto3" json:"ttl_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -2288,11 +2331,15 @@ func (x *Grant) GetTtlMs() uint64 {
 
 // Typing tells a user who watches this one, or a room, of text, audio or video being composed.
 type Typing struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	User          string                 `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
-	Room          string                 `protobuf:"bytes,2,opt,name=room,proto3" json:"room,omitempty"`
-	Kind          string                 `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`
-	Stop          bool                   `protobuf:"varint,4,opt,name=stop,proto3" json:"stop,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The user it is meant for; or else room.
+	User string `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	// The room it is meant for.
+	Room string `protobuf:"bytes,2,opt,name=room,proto3" json:"room,omitempty"`
+	// text (if absent), audio or video
+	Kind string `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`
+	// The user stopped.
+	Stop          bool `protobuf:"varint,4,opt,name=stop,proto3" json:"stop,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2427,12 +2474,16 @@ func (x *RoomEnter) GetInfo() string {
 	return ""
 }
 
+// RoomEnterReply is the room as it is now; later changes come as pushes.
 type RoomEnterReply struct {
-	state     protoimpl.MessageState `protogen:"open.v1"`
-	Room      string                 `protobuf:"bytes,1,opt,name=room,proto3" json:"room,omitempty"`
-	Ver       []uint64               `protobuf:"varint,2,rep,packed,name=ver,proto3" json:"ver,omitempty"`
-	Occupants []*Occupant            `protobuf:"bytes,3,rep,name=occupants,proto3" json:"occupants,omitempty"`
-	Count     uint32                 `protobuf:"varint,4,opt,name=count,proto3" json:"count,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Room  string                 `protobuf:"bytes,1,opt,name=room,proto3" json:"room,omitempty"`
+	// [term, version]; drop a push for this room that is not newer.
+	Ver []uint64 `protobuf:"varint,2,rep,packed,name=ver,proto3" json:"ver,omitempty"`
+	// All of them, oneself too.
+	Occupants []*Occupant `protobuf:"bytes,3,rep,name=occupants,proto3" json:"occupants,omitempty"`
+	// How many occupants the room has.
+	Count uint32 `protobuf:"varint,4,opt,name=count,proto3" json:"count,omitempty"`
 	// Only inside ConnectReply: why this room could not be entered.
 	Error         *Error `protobuf:"bytes,5,opt,name=error,proto3" json:"error,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -2504,6 +2555,7 @@ func (x *RoomEnterReply) GetError() *Error {
 	return nil
 }
 
+// RoomLeave ends the occupancy and the subscription, at once.
 type RoomLeave struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Room          string                 `protobuf:"bytes,1,opt,name=room,proto3" json:"room,omitempty"`
@@ -2594,11 +2646,13 @@ func (x *RoomWindow) GetRoom() string {
 }
 
 type RoomWindowReply struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Room          string                 `protobuf:"bytes,1,opt,name=room,proto3" json:"room,omitempty"`
-	Ver           []uint64               `protobuf:"varint,2,rep,packed,name=ver,proto3" json:"ver,omitempty"`
-	Occupants     []*Occupant            `protobuf:"bytes,3,rep,name=occupants,proto3" json:"occupants,omitempty"`
-	Count         uint32                 `protobuf:"varint,4,opt,name=count,proto3" json:"count,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Room  string                 `protobuf:"bytes,1,opt,name=room,proto3" json:"room,omitempty"`
+	// [term, version]
+	Ver       []uint64    `protobuf:"varint,2,rep,packed,name=ver,proto3" json:"ver,omitempty"`
+	Occupants []*Occupant `protobuf:"bytes,3,rep,name=occupants,proto3" json:"occupants,omitempty"`
+	// How many occupants the room has.
+	Count         uint32 `protobuf:"varint,4,opt,name=count,proto3" json:"count,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2661,12 +2715,14 @@ func (x *RoomWindowReply) GetCount() uint32 {
 	return 0
 }
 
+// Occupant is a user in a room.
 type Occupant struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	User          string                 `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
-	State         State                  `protobuf:"varint,2,opt,name=state,proto3,enum=muster.v1.State" json:"state,omitempty"`
-	Info          string                 `protobuf:"bytes,3,opt,name=info,proto3" json:"info,omitempty"`
-	EnteredAt     uint64                 `protobuf:"varint,4,opt,name=entered_at,json=enteredAt,proto3" json:"entered_at,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	User  string                 `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	State State                  `protobuf:"varint,2,opt,name=state,proto3,enum=muster.v1.State" json:"state,omitempty"`
+	// As given with room.enter.
+	Info          string `protobuf:"bytes,3,opt,name=info,proto3" json:"info,omitempty"`
+	EnteredAt     uint64 `protobuf:"varint,4,opt,name=entered_at,json=enteredAt,proto3" json:"entered_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2788,20 +2844,26 @@ type Presence struct {
 	User  string                 `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
 	State State                  `protobuf:"varint,2,opt,name=state,proto3,enum=muster.v1.State" json:"state,omitempty"`
 	// [term, version]; a client drops a view that is not newer than the one it has.
-	Ver     []uint64 `protobuf:"varint,3,rep,packed,name=ver,proto3" json:"ver,omitempty"`
-	SinceAt uint64   `protobuf:"varint,4,opt,name=since_at,json=sinceAt,proto3" json:"since_at,omitempty"`
+	Ver []uint64 `protobuf:"varint,3,rep,packed,name=ver,proto3" json:"ver,omitempty"`
+	// When the state began.
+	SinceAt uint64 `protobuf:"varint,4,opt,name=since_at,json=sinceAt,proto3" json:"since_at,omitempty"`
 	// Rounded down to 60 s for others.
 	LastSeenAt uint64 `protobuf:"varint,5,opt,name=last_seen_at,json=lastSeenAt,proto3" json:"last_seen_at,omitempty"`
-	LastSeen   Bucket `protobuf:"varint,6,opt,name=last_seen,json=lastSeen,proto3,enum=muster.v1.Bucket" json:"last_seen,omitempty"`
-	Text       string `protobuf:"bytes,7,opt,name=text,proto3" json:"text,omitempty"`
-	Emoji      string `protobuf:"bytes,8,opt,name=emoji,proto3" json:"emoji,omitempty"`
-	Activity   string `protobuf:"bytes,9,opt,name=activity,proto3" json:"activity,omitempty"`
+	// Instead of last_seen_at, for those who may not see the time.
+	LastSeen Bucket `protobuf:"varint,6,opt,name=last_seen,json=lastSeen,proto3,enum=muster.v1.Bucket" json:"last_seen,omitempty"`
+	// Status text.
+	Text string `protobuf:"bytes,7,opt,name=text,proto3" json:"text,omitempty"`
+	// Status emoji.
+	Emoji string `protobuf:"bytes,8,opt,name=emoji,proto3" json:"emoji,omitempty"`
+	// Of the winning claim.
+	Activity string `protobuf:"bytes,9,opt,name=activity,proto3" json:"activity,omitempty"`
 	// By class, the last active first.
 	Devices []*DeviceState `protobuf:"bytes,10,rep,name=devices,proto3" json:"devices,omitempty"`
 	// With state offline: why.
 	Reason LeaveReason `protobuf:"varint,11,opt,name=reason,proto3,enum=muster.v1.LeaveReason" json:"reason,omitempty"`
 	// The node is cut off from the user's shard; as_of_at is when the view was last known true.
-	Stale         bool   `protobuf:"varint,12,opt,name=stale,proto3" json:"stale,omitempty"`
+	Stale bool `protobuf:"varint,12,opt,name=stale,proto3" json:"stale,omitempty"`
+	// See stale.
 	AsOfAt        uint64 `protobuf:"varint,13,opt,name=as_of_at,json=asOfAt,proto3" json:"as_of_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2930,11 +2992,15 @@ func (x *Presence) GetAsOfAt() uint64 {
 
 // Self is the user's own view: what others cannot see is here too.
 type Self struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Presence      *Presence              `protobuf:"bytes,1,opt,name=presence,proto3" json:"presence,omitempty"`
-	Invisible     bool                   `protobuf:"varint,2,opt,name=invisible,proto3" json:"invisible,omitempty"`
-	Claims        []*Claim               `protobuf:"bytes,3,rep,name=claims,proto3" json:"claims,omitempty"`
-	Audience      *Audience              `protobuf:"bytes,4,opt,name=audience,proto3" json:"audience,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As others may see it, devices and last seen exact.
+	Presence *Presence `protobuf:"bytes,1,opt,name=presence,proto3" json:"presence,omitempty"`
+	// Shown as offline to everyone else.
+	Invisible bool `protobuf:"varint,2,opt,name=invisible,proto3" json:"invisible,omitempty"`
+	// The claims in force, the winning one first.
+	Claims []*Claim `protobuf:"bytes,3,rep,name=claims,proto3" json:"claims,omitempty"`
+	// The user's rules.
+	Audience      *Audience `protobuf:"bytes,4,opt,name=audience,proto3" json:"audience,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2997,12 +3063,17 @@ func (x *Self) GetAudience() *Audience {
 	return nil
 }
 
+// TypingPush tells that someone types, or stopped.
 type TypingPush struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	User  string                 `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
-	Room  string                 `protobuf:"bytes,2,opt,name=room,proto3" json:"room,omitempty"`
-	Kind  string                 `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`
-	Stop  bool                   `protobuf:"varint,4,opt,name=stop,proto3" json:"stop,omitempty"`
+	// Who types.
+	User string `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	// Where, if it is meant for a room.
+	Room string `protobuf:"bytes,2,opt,name=room,proto3" json:"room,omitempty"`
+	// text, audio or video
+	Kind string `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`
+	// Typing ended.
+	Stop bool `protobuf:"varint,4,opt,name=stop,proto3" json:"stop,omitempty"`
 	// Shown so long unless renewed.
 	TtlMs         uint64 `protobuf:"varint,5,opt,name=ttl_ms,json=ttlMs,proto3" json:"ttl_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -3074,14 +3145,20 @@ func (x *TypingPush) GetTtlMs() uint64 {
 	return 0
 }
 
+// RoomPush tells what changed in a room since the last push.
 type RoomPush struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Room          string                 `protobuf:"bytes,1,opt,name=room,proto3" json:"room,omitempty"`
-	Ver           []uint64               `protobuf:"varint,2,rep,packed,name=ver,proto3" json:"ver,omitempty"`
-	Enter         []*Occupant            `protobuf:"bytes,3,rep,name=enter,proto3" json:"enter,omitempty"`
-	Update        []*Occupant            `protobuf:"bytes,4,rep,name=update,proto3" json:"update,omitempty"`
-	Leave         []*RoomLeft            `protobuf:"bytes,5,rep,name=leave,proto3" json:"leave,omitempty"`
-	Count         uint32                 `protobuf:"varint,6,opt,name=count,proto3" json:"count,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Room  string                 `protobuf:"bytes,1,opt,name=room,proto3" json:"room,omitempty"`
+	// [term, version]; drop it if not newer.
+	Ver []uint64 `protobuf:"varint,2,rep,packed,name=ver,proto3" json:"ver,omitempty"`
+	// Who came.
+	Enter []*Occupant `protobuf:"bytes,3,rep,name=enter,proto3" json:"enter,omitempty"`
+	// Whose state or info changed.
+	Update []*Occupant `protobuf:"bytes,4,rep,name=update,proto3" json:"update,omitempty"`
+	// Who left, and why.
+	Leave []*RoomLeft `protobuf:"bytes,5,rep,name=leave,proto3" json:"leave,omitempty"`
+	// How many occupants the room has now.
+	Count         uint32 `protobuf:"varint,6,opt,name=count,proto3" json:"count,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3158,6 +3235,7 @@ func (x *RoomPush) GetCount() uint32 {
 	return 0
 }
 
+// RoomLeft is a user who left a room.
 type RoomLeft struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	User          string                 `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
@@ -3212,10 +3290,11 @@ func (x *RoomLeft) GetReason() LeaveReason {
 
 // Reconnect asks the client to open a new socket after retry_after_ms and then close this one.
 type ReconnectPush struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Code          uint32                 `protobuf:"varint,1,opt,name=code,proto3" json:"code,omitempty"`
-	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
-	RetryAfterMs  uint64                 `protobuf:"varint,3,opt,name=retry_after_ms,json=retryAfterMs,proto3" json:"retry_after_ms,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The close code that will follow.
+	Code          uint32 `protobuf:"varint,1,opt,name=code,proto3" json:"code,omitempty"`
+	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	RetryAfterMs  uint64 `protobuf:"varint,3,opt,name=retry_after_ms,json=retryAfterMs,proto3" json:"retry_after_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3273,11 +3352,13 @@ func (x *ReconnectPush) GetRetryAfterMs() uint64 {
 
 // Disconnect precedes the close of the socket.
 type DisconnectPush struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Code          uint32                 `protobuf:"varint,1,opt,name=code,proto3" json:"code,omitempty"`
-	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
-	Reconnect     bool                   `protobuf:"varint,3,opt,name=reconnect,proto3" json:"reconnect,omitempty"`
-	RetryAfterMs  uint64                 `protobuf:"varint,4,opt,name=retry_after_ms,json=retryAfterMs,proto3" json:"retry_after_ms,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The close code that follows.
+	Code   uint32 `protobuf:"varint,1,opt,name=code,proto3" json:"code,omitempty"`
+	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Whether to come back.
+	Reconnect     bool   `protobuf:"varint,3,opt,name=reconnect,proto3" json:"reconnect,omitempty"`
+	RetryAfterMs  uint64 `protobuf:"varint,4,opt,name=retry_after_ms,json=retryAfterMs,proto3" json:"retry_after_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
