@@ -1,0 +1,131 @@
+//go:build linux
+
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// errFailed says that what arrived was not what had to arrive.
+var errFailed = errors.New("a run failed its checks; the results name them")
+
+// runner is one call of the benchmark.
+type runner struct {
+	opt     Options
+	ctx     context.Context
+	place   placement
+	bar     bar
+	results []*Result
+}
+
+// Run executes one scenario and writes its results. The error is non-nil when a run
+// could not be made or its checks of correctness failed; a missed goal is none.
+func Run(ctx context.Context, opt Options) error {
+	scenarios := map[string]func(*runner) error{
+		"floor": (*runner).floor, "idle": (*runner).idle, "connect": (*runner).connect, "watch": (*runner).watch,
+		"churn": (*runner).churn, "slow": (*runner).slow, "growth": (*runner).growth,
+	}
+	scenario, ok := scenarios[opt.Scenario]
+	if !ok {
+		return fmt.Errorf("no scenario %q", opt.Scenario)
+	}
+	if opt.Key == "" {
+		opt.Key = childKey
+	}
+	if opt.APIKey == "" {
+		opt.APIKey = childKey
+	}
+	r := &runner{opt: opt, ctx: ctx, bar: bar{w: opt.Progress, on: opt.Terminal && !opt.JSON}}
+	var err error
+	if r.place, err = place(); err != nil {
+		return err
+	}
+	err = scenario(r)
+	r.bar.clear()
+	if !opt.JSON && len(r.results) > 0 {
+		writeTable(opt.Out, r.results)
+	}
+	if err != nil {
+		return err
+	}
+	for _, result := range r.results {
+		if result.Error != "" {
+			return errFailed
+		}
+	}
+	return nil
+}
+
+// done keeps a result, and prints it at once when lines are wanted.
+func (r *runner) done(result *Result, err error) error {
+	if err != nil {
+		result.Error = err.Error()
+	}
+	r.results = append(r.results, result)
+	if r.opt.JSON {
+		return result.writeJSON(r.opt.Out)
+	}
+	return nil
+}
+
+func (r *runner) conns(def int) int {
+	if r.opt.Conns > 0 {
+		return r.opt.Conns
+	}
+	return def
+}
+
+func (r *runner) duration(def time.Duration) time.Duration {
+	if r.opt.Duration > 0 {
+		return r.opt.Duration
+	}
+	return def
+}
+
+// raised are the limits that a single generator would hit first.
+var raised = []string{
+	"--conn-rate", "1000000", "--conn-burst", "1000000", "--user-rate", "1000000",
+	"--admit-new", "1000000", "--admit-resume", "1000000",
+}
+
+// server is the one given by --url, or a child with more flags.
+func (r *runner) server(flags ...string) (*target, error) {
+	if r.opt.URL != "" {
+		return running(r.opt)
+	}
+	args := append([]string{"serve", "--dev", "--listen", "127.0.0.1:0", "--api-listen", "127.0.0.1:0", "--node-name", "bench", "--pprof", "--log-level", "warn"}, raised...)
+	args = append(args, flags...)
+	return startChild(r.place, append(args, r.opt.Serve...)...)
+}
+
+func (r *runner) floorChild(kind string, conns, fan int) (*target, error) {
+	return startChild(r.place, "bench", "floor-server", kind, fmt.Sprint(conns), fmt.Sprint(fan))
+}
+
+// measured runs f and returns what the server used meanwhile.
+func (r *runner) measured(f *fleet, run func() error) (cost, error) {
+	cpu, begin := f.t.cpu(), time.Now()
+	self, waited := selfCPU(), f.e.waiting
+	err := run()
+	c := cost{wall: time.Since(begin), cpu: f.t.cpu() - cpu, generator: selfCPU() - self, waited: f.e.waiting - waited}
+	return c, err
+}
+
+// cost of one measured stretch.
+type cost struct {
+	wall, cpu time.Duration
+	generator time.Duration // CPU of the generator
+	waited    time.Duration // time in which the generator had nothing to do
+}
+
+// busy is the share of the stretch in which the generator worked, 0 to 1.
+func (c cost) busy() float64 { return 1 - float64(c.waited)/float64(max(c.wall, 1)) }
+
+func (c cost) put(r *Result) {
+	r.set("server_cpu_%", 100*c.cpu.Seconds()/c.wall.Seconds())
+	r.set("generator_busy_%", 100*c.busy())
+	r.set("wall_s", c.wall.Seconds())
+}

@@ -1,0 +1,55 @@
+package main
+
+import "time"
+
+// Config is every setting of the server. The tags declare name, default and help; a
+// tag secret:"true" masks the value when settings are printed. Durations are written
+// as 20s or 5m, lists with commas (in YAML also as lists).
+type Config struct {
+	Listen    string `koanf:"listen" default:"127.0.0.1:8000" help:"address for WebSocket clients, /healthz and /readyz"`
+	APIListen string `koanf:"api-listen" default:"127.0.0.1:8001" help:"address of the HTTP API and /metrics"`
+	Dev       bool   `koanf:"dev" default:"false" help:"try it out: loopback only, well-known keys, demo page at /"`
+	Data      string `koanf:"data" default:"" help:"data directory (accepted; this version stores nothing yet)"`
+	NodeName  string `koanf:"node-name" default:"" help:"name of this node (default: the host name)"`
+
+	JWTKey     string   `koanf:"jwt-key" default:"" secret:"true" help:"key that signs client tokens: an HS256 secret, or a PEM public key (RS256, ES256, EdDSA)"`
+	JWTKeyFile string   `koanf:"jwt-key-file" default:"" help:"file that holds the key of jwt-key"`
+	JWKSURL    []string `koanf:"jwks-url" default:"" help:"key sets (https URLs) that sign client tokens"`
+	Issuer     string   `koanf:"issuer" default:"" help:"iss that client tokens must carry"`
+	Audience   string   `koanf:"audience" default:"" help:"aud that client tokens must carry"`
+	Origin     []string `koanf:"origin" default:"" help:"origins that browsers may connect from, such as https://app.example; * within a host name allowed"`
+
+	TLSCert      string   `koanf:"tls-cert" default:"" help:"certificate for clients, PEM; read again when it changes"`
+	TLSKey       string   `koanf:"tls-key" default:"" help:"private key of tls-cert, PEM"`
+	TrustedProxy []string `koanf:"trusted-proxy" default:"" help:"networks (CIDR) whose X-Forwarded-For is believed"`
+	APIKey       string   `koanf:"api-key" default:"" secret:"true" help:"bearer key of the HTTP API"`
+	Pprof        bool     `koanf:"pprof" default:"false" help:"serve /debug/pprof on the API listener, behind the API key"`
+
+	DefaultAudience []string `koanf:"default-audience" default:"last_seen=contacts,devices=contacts" help:"who sees what unless a user says otherwise: field=everyone|contacts|nobody; fields state, last_seen, status, devices, activity, typing, receipts"`
+
+	DrainWindow time.Duration `koanf:"drain-window" default:"20s" help:"time over which clients are sent away on SIGTERM, 5s to 10m"`
+
+	Ping      time.Duration `koanf:"ping" default:"20s" help:"longest time between pings; each is up to 20 % earlier"`
+	Pong      time.Duration `koanf:"pong" default:"10s" help:"time for the answer to a ping"`
+	AwayAfter time.Duration `koanf:"away-after" default:"5m" help:"a device without activity is away after this, 1m to 60m"`
+
+	GraceGone     time.Duration `koanf:"grace-gone" default:"5s" help:"time to offline after page navigation or a TCP connection closed without goodbye"`
+	GraceSilence  time.Duration `koanf:"grace-silence" default:"15s" help:"time to offline after silence, 0 to 2m"`
+	GraceDrain    time.Duration `koanf:"grace-drain" default:"60s" help:"time to offline for clients that were sent away by a drain"`
+	GraceInactive time.Duration `koanf:"grace-inactive" default:"2m" help:"time to offline for a mobile client in the background, 0 to 10m"`
+	ResumeWindow  time.Duration `koanf:"resume-window" default:"2m" help:"how long a session can be resumed, 0 to 15m"`
+
+	MaxConns    int     `koanf:"max-conns" default:"0" help:"connections on this node (0: no limit but that of the system)"`
+	MaxDevices  int     `koanf:"max-devices" default:"20" help:"devices of one user with a session, 1 to 1000"`
+	MaxWatches  int     `koanf:"max-watches" default:"5000" help:"watched users of one session, 1 to 50000"`
+	ConnRate    float64 `koanf:"conn-rate" default:"20" help:"commands a second of one connection"`
+	ConnBurst   int     `koanf:"conn-burst" default:"50" help:"commands that one connection may send at once"`
+	UserRate    float64 `koanf:"user-rate" default:"50" help:"commands a second of one user over all devices"`
+	AdmitNew    float64 `koanf:"admit-new" default:"0" help:"new sessions a second on this node (0: its own default)"`
+	AdmitResume float64 `koanf:"admit-resume" default:"0" help:"resumed sessions a second on this node (0: its own default)"`
+
+	LogLevel   string `koanf:"log-level" default:"info" help:"debug, info, warn or error"`
+	LogFormat  string `koanf:"log-format" default:"text" help:"text or json"`
+	GOGC       int    `koanf:"gogc" default:"100" help:"garbage collector target, per cent of the live heap"`
+	GOMEMLIMIT string `koanf:"gomemlimit" default:"" help:"soft memory limit of the process, such as 2GiB (default: none)"`
+}

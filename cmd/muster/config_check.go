@@ -1,0 +1,137 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"time"
+)
+
+// check completes cfg (names, the well-known values of --dev) and refuses what cannot
+// work; each error says what to do.
+func (c *Config) check(from sources) error {
+	if c.NodeName == "" {
+		c.NodeName, _ = os.Hostname()
+	}
+	if c.NodeName == "" {
+		c.NodeName = "muster"
+	}
+	for name, addr := range map[string]string{"listen": c.Listen, "api-listen": c.APIListen} {
+		if _, _, err := net.SplitHostPort(addr); err != nil {
+			return fmt.Errorf("%s: %q is not an address; write host:port, such as 127.0.0.1:8000", name, addr)
+		}
+	}
+	if c.Dev {
+		return c.checkDev(from)
+	}
+	if c.JWTKey == "" && c.JWTKeyFile == "" && len(c.JWKSURL) == 0 {
+		return fmt.Errorf("no key for client tokens: set --jwt-key, --jwt-key-file or --jwks-url, or try it out with --dev")
+	}
+	if c.APIKey == "" {
+		return fmt.Errorf("no key for the HTTP API: set --api-key, or try it out with --dev")
+	}
+	return c.checkValues()
+}
+
+const devSecret = "muster-dev"
+
+func (c *Config) checkDev(from sources) error {
+	for name, addr := range map[string]string{"listen": c.Listen, "api-listen": c.APIListen} {
+		host, _, _ := net.SplitHostPort(addr)
+		ip, err := netip.ParseAddr(host)
+		if host != "localhost" && (err != nil || !ip.IsLoopback()) {
+			return fmt.Errorf("%s: --dev uses well-known keys and so binds to loopback only; write 127.0.0.1:port or leave out --dev", name)
+		}
+	}
+	if c.JWTKey == "" && c.JWTKeyFile == "" && len(c.JWKSURL) == 0 {
+		c.JWTKey, from["jwt-key"] = devSecret, "--dev"
+	}
+	if c.APIKey == "" {
+		c.APIKey, from["api-key"] = devSecret, "--dev"
+	}
+	if from["default-audience"] == "default" {
+		c.DefaultAudience, from["default-audience"] = nil, "--dev"
+	}
+	return c.checkValues()
+}
+
+func (c *Config) checkValues() error {
+	if c.JWTKey != "" && c.JWTKeyFile != "" {
+		return fmt.Errorf("jwt-key and jwt-key-file are both set; leave one out")
+	}
+	if (c.TLSCert == "") != (c.TLSKey == "") {
+		return fmt.Errorf("tls-cert and tls-key go together; set both or neither")
+	}
+	for _, network := range c.TrustedProxy {
+		if _, err := netip.ParsePrefix(network); err != nil {
+			return fmt.Errorf("trusted-proxy: %q is not a network; write it as 10.0.0.0/8", network)
+		}
+	}
+	for _, d := range []struct {
+		name     string
+		value    time.Duration
+		min, max time.Duration
+	}{
+		{"drain-window", c.DrainWindow, 0, 10 * time.Minute},
+		{"ping", c.Ping, 100 * time.Millisecond, 4 * time.Minute},
+		{"pong", c.Pong, 100 * time.Millisecond, time.Minute},
+		{"away-after", c.AwayAfter, time.Second, time.Hour},
+		{"grace-gone", c.GraceGone, 0, 2 * time.Minute},
+		{"grace-silence", c.GraceSilence, 0, 2 * time.Minute},
+		{"grace-drain", c.GraceDrain, 0, 10 * time.Minute},
+		{"grace-inactive", c.GraceInactive, 0, 10 * time.Minute},
+		{"resume-window", c.ResumeWindow, 0, 15 * time.Minute},
+	} {
+		if d.value < d.min || d.value > d.max {
+			return fmt.Errorf("%s: %v is out of range; write a duration from %v to %v", d.name, d.value, d.min, d.max)
+		}
+	}
+	for _, n := range []struct {
+		name     string
+		value    float64
+		min, max float64
+	}{
+		{"max-conns", float64(c.MaxConns), 0, 1e9},
+		{"max-devices", float64(c.MaxDevices), 1, 1000},
+		{"max-watches", float64(c.MaxWatches), 1, 50000},
+		{"conn-rate", c.ConnRate, 0.1, 1e9},
+		{"conn-burst", float64(c.ConnBurst), 1, 1e9},
+		{"user-rate", c.UserRate, 0.1, 1e9},
+		{"admit-new", c.AdmitNew, 0, 1e9},
+		{"admit-resume", c.AdmitResume, 0, 1e9},
+		{"gogc", float64(c.GOGC), 10, 1000},
+	} {
+		if n.value < n.min || n.value > n.max {
+			return fmt.Errorf("%s: %v is out of range; write a number from %v to %v", n.name, n.value, n.min, n.max)
+		}
+	}
+	if _, err := parseBytes(c.GOMEMLIMIT); err != nil {
+		return err
+	}
+	if _, err := parseLevel(c.LogLevel); err != nil {
+		return err
+	}
+	if c.LogFormat != "text" && c.LogFormat != "json" {
+		return fmt.Errorf("log-format: %q is unknown; write text or json", c.LogFormat)
+	}
+	_, err := audienceRules(c.DefaultAudience)
+	return err
+}
+
+// audienceRules reads field=rule pairs; fields that are not named are for everyone.
+func audienceRules(pairs []string) (map[string]string, error) {
+	rules := map[string]string{"state": "everyone", "last_seen": "everyone", "status": "everyone", "devices": "everyone", "activity": "everyone", "typing": "everyone", "receipts": "everyone"}
+	for _, pair := range pairs {
+		field, rule, ok := strings.Cut(pair, "=")
+		if _, known := rules[field]; !ok || !known {
+			return nil, fmt.Errorf("default-audience: %q is not field=rule; fields are state, last_seen, status, devices, activity, typing, receipts", pair)
+		}
+		if rule != "everyone" && rule != "contacts" && rule != "nobody" {
+			return nil, fmt.Errorf("default-audience: rule %q is unknown; write everyone, contacts or nobody", rule)
+		}
+		rules[field] = rule
+	}
+	return rules, nil
+}
