@@ -22,7 +22,7 @@ type Config struct {
 	TLSCert      string   `koanf:"tls-cert" default:"" help:"certificate for clients, PEM; read again when it changes"`
 	TLSKey       string   `koanf:"tls-key" default:"" help:"private key of tls-cert, PEM"`
 	TrustedProxy []string `koanf:"trusted-proxy" default:"" help:"networks (CIDR) whose X-Forwarded-For is believed"`
-	APIKey       string   `koanf:"api-key" default:"" secret:"true" help:"bearer key of the HTTP API"`
+	APIKey       []string `koanf:"api-key" default:"" secret:"true" help:"bearer keys of the HTTP API; app:key binds one to an app"`
 	Pprof        bool     `koanf:"pprof" default:"false" help:"serve /debug/pprof on the API listener, behind the API key"`
 
 	DefaultAudience []string `koanf:"default-audience" default:"last_seen=contacts,devices=contacts" help:"who sees what unless a user says otherwise: field=everyone|contacts|nobody; fields state, last_seen, status, devices, activity, typing, receipts"`
@@ -39,14 +39,14 @@ type Config struct {
 	GraceInactive time.Duration `koanf:"grace-inactive" default:"2m" help:"time to offline for a mobile client in the background, 0 to 10m"`
 	ResumeWindow  time.Duration `koanf:"resume-window" default:"2m" help:"how long a session can be resumed, 0 to 15m"`
 
-	MaxConns    int     `koanf:"max-conns" default:"0" help:"connections on this node (0: no limit but that of the system)"`
+	MaxConns    int     `koanf:"max-conns" default:"1000000" help:"connections on this node"`
 	MaxDevices  int     `koanf:"max-devices" default:"20" help:"devices of one user with a session, 1 to 1000"`
 	MaxWatches  int     `koanf:"max-watches" default:"5000" help:"watched users of one session, 1 to 50000"`
 	ConnRate    float64 `koanf:"conn-rate" default:"20" help:"commands a second of one connection"`
 	ConnBurst   int     `koanf:"conn-burst" default:"50" help:"commands that one connection may send at once"`
 	UserRate    float64 `koanf:"user-rate" default:"50" help:"commands a second of one user over all devices"`
-	AdmitNew    float64 `koanf:"admit-new" default:"0" help:"new sessions a second on this node (0: its own default)"`
-	AdmitResume float64 `koanf:"admit-resume" default:"0" help:"resumed sessions a second on this node (0: its own default)"`
+	AdmitNew    float64 `koanf:"admit-new" default:"2000" help:"new sessions a second on this node, twice as many at once"`
+	AdmitResume float64 `koanf:"admit-resume" default:"10000" help:"handshakes and resumed sessions a second on this node, twice as many at once"`
 
 	LogLevel   string `koanf:"log-level" default:"info" help:"debug, info, warn or error"`
 	LogFormat  string `koanf:"log-format" default:"text" help:"text or json"`

@@ -18,9 +18,9 @@ func (c *Config) check(from sources) error {
 	if c.NodeName == "" {
 		c.NodeName = "muster"
 	}
-	for name, addr := range map[string]string{"listen": c.Listen, "api-listen": c.APIListen} {
-		if _, _, err := net.SplitHostPort(addr); err != nil {
-			return fmt.Errorf("%s: %q is not an address; write host:port, such as 127.0.0.1:8000", name, addr)
+	for _, a := range c.addresses() {
+		if _, _, err := net.SplitHostPort(a.addr); err != nil {
+			return fmt.Errorf("%s: %q is not an address; write host:port, such as 127.0.0.1:8000", a.name, a.addr)
 		}
 	}
 	if c.Dev {
@@ -29,27 +29,37 @@ func (c *Config) check(from sources) error {
 	if c.JWTKey == "" && c.JWTKeyFile == "" && len(c.JWKSURL) == 0 {
 		return fmt.Errorf("no key for client tokens: set --jwt-key, --jwt-key-file or --jwks-url, or try it out with --dev")
 	}
-	if c.APIKey == "" {
+	if len(c.APIKey) == 0 {
 		return fmt.Errorf("no key for the HTTP API: set --api-key, or try it out with --dev")
 	}
 	return c.checkValues()
 }
 
+type namedAddress struct{ name, addr string }
+
+func (c *Config) addresses() []namedAddress {
+	return []namedAddress{{"listen", c.Listen}, {"api-listen", c.APIListen}}
+}
+
+// devSecret is the key of tokens and of the HTTP API with --dev.
 const devSecret = "muster-dev"
 
 func (c *Config) checkDev(from sources) error {
-	for name, addr := range map[string]string{"listen": c.Listen, "api-listen": c.APIListen} {
-		host, _, _ := net.SplitHostPort(addr)
+	for _, a := range c.addresses() {
+		host, _, _ := net.SplitHostPort(a.addr)
 		ip, err := netip.ParseAddr(host)
 		if host != "localhost" && (err != nil || !ip.IsLoopback()) {
-			return fmt.Errorf("%s: --dev uses well-known keys and so binds to loopback only; write 127.0.0.1:port or leave out --dev", name)
+			return fmt.Errorf("%s: --dev uses well-known keys and so binds to loopback only; write 127.0.0.1:port or leave out --dev", a.name)
 		}
 	}
 	if c.JWTKey == "" && c.JWTKeyFile == "" && len(c.JWKSURL) == 0 {
 		c.JWTKey, from["jwt-key"] = devSecret, "--dev"
 	}
-	if c.APIKey == "" {
-		c.APIKey, from["api-key"] = devSecret, "--dev"
+	if len(c.APIKey) == 0 {
+		c.APIKey, from["api-key"] = []string{devSecret}, "--dev"
+	}
+	if from["drain-window"] == "default" {
+		c.DrainWindow, from["drain-window"] = time.Second, "--dev"
 	}
 	if from["default-audience"] == "default" {
 		c.DefaultAudience, from["default-audience"] = nil, "--dev"
@@ -93,14 +103,14 @@ func (c *Config) checkValues() error {
 		value    float64
 		min, max float64
 	}{
-		{"max-conns", float64(c.MaxConns), 0, 1e9},
+		{"max-conns", float64(c.MaxConns), 1, 1e9},
 		{"max-devices", float64(c.MaxDevices), 1, 1000},
 		{"max-watches", float64(c.MaxWatches), 1, 50000},
 		{"conn-rate", c.ConnRate, 0.1, 1e9},
 		{"conn-burst", float64(c.ConnBurst), 1, 1e9},
 		{"user-rate", c.UserRate, 0.1, 1e9},
-		{"admit-new", c.AdmitNew, 0, 1e9},
-		{"admit-resume", c.AdmitResume, 0, 1e9},
+		{"admit-new", c.AdmitNew, 1, 1e9},
+		{"admit-resume", c.AdmitResume, 1, 1e9},
 		{"gogc", float64(c.GOGC), 10, 1000},
 	} {
 		if n.value < n.min || n.value > n.max {

@@ -21,10 +21,9 @@ func printConfig(w io.Writer, cfg Config, from sources) error {
 			value = x.String()
 		case []string:
 			value = strings.Join(x, ",")
-		case string:
-			if s.secret && x != "" {
-				value = "********"
-			}
+		}
+		if s.secret && value != "" {
+			value = "********"
 		}
 		text, err := yaml.Marshal(map[string]any{s.name: value})
 		if err != nil {

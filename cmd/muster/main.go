@@ -58,3 +58,14 @@ func fault(err error) error {
 }
 
 func faultf(format string, args ...any) error { return fault(fmt.Errorf(format, args...)) }
+
+// rootCause is the innermost error, without the request's own words.
+func rootCause(err error) error {
+	for {
+		inner := errors.Unwrap(err)
+		if inner == nil {
+			return err
+		}
+		err = inner
+	}
+}

@@ -4,4 +4,3 @@ import "github.com/spf13/cobra"
 
 func serveCommand() *cobra.Command   { return &cobra.Command{Use: "serve"} }
 func watchCommand() *cobra.Command   { return &cobra.Command{Use: "watch"} }
-func explainCommand() *cobra.Command { return &cobra.Command{Use: "explain"} }

@@ -22,7 +22,6 @@ type engine struct {
 	buf     [256 << 10]byte
 	started time.Time
 	open    int
-	waiting time.Duration // time spent with nothing to do
 	pings   uint64
 	frames  uint64
 	bytes   uint64
@@ -122,10 +121,8 @@ func (e *engine) dial(c *client, to netip.AddrPort) error {
 func (e *engine) poll(wait time.Duration) {
 	n, err := unix.EpollWait(e.epoll, e.events[:], 0)
 	if n == 0 && wait > 0 {
-		begin := time.Now()
 		ms := int((wait + time.Millisecond - 1) / time.Millisecond)
 		n, err = unix.EpollWait(e.epoll, e.events[:], ms)
-		e.waiting += time.Since(begin)
 	}
 	if err != nil {
 		return // EINTR

@@ -41,8 +41,9 @@ type member struct {
 	device  string
 	watch   []int
 	session string
-	ready   bool // connect was answered in full
-	leaving bool // the socket is meant to close
+	ready   bool   // connect was answered in full
+	leaving bool   // the socket is meant to close
+	after   func() // called when ready
 }
 
 func newFleet(t *target, opt Options) (*fleet, error) {
@@ -181,6 +182,9 @@ func (m *member) connected(text []byte) {
 		m.f.up++
 		for _, frame := range m.watchFrames() {
 			m.f.e.send(&m.client, frame)
+		}
+		if m.after != nil {
+			m.after()
 		}
 	}
 }

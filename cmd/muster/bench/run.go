@@ -108,9 +108,9 @@ func (r *runner) floorChild(kind string, conns, fan int) (*target, error) {
 // measured runs f and returns what the server used meanwhile.
 func (r *runner) measured(f *fleet, run func() error) (cost, error) {
 	cpu, begin := f.t.cpu(), time.Now()
-	self, waited := selfCPU(), f.e.waiting
+	self := selfCPU()
 	err := run()
-	c := cost{wall: time.Since(begin), cpu: f.t.cpu() - cpu, generator: selfCPU() - self, waited: f.e.waiting - waited}
+	c := cost{wall: time.Since(begin), cpu: f.t.cpu() - cpu, generator: selfCPU() - self}
 	return c, err
 }
 
@@ -118,11 +118,10 @@ func (r *runner) measured(f *fleet, run func() error) (cost, error) {
 type cost struct {
 	wall, cpu time.Duration
 	generator time.Duration // CPU of the generator
-	waited    time.Duration // time in which the generator had nothing to do
 }
 
-// busy is the share of the stretch in which the generator worked, 0 to 1.
-func (c cost) busy() float64 { return 1 - float64(c.waited)/float64(max(c.wall, 1)) }
+// busy is the share of a core that the generator used, 0 to 1.
+func (c cost) busy() float64 { return float64(c.generator) / float64(max(c.wall, 1)) }
 
 func (c cost) put(r *Result) {
 	r.set("server_cpu_%", 100*c.cpu.Seconds()/c.wall.Seconds())
