@@ -117,6 +117,7 @@ export function portions(ids, limit = WATCH) {
   return out;
 }
 
+const STATES = ["online", "away", "dnd", "offline", "invisible", "unknown"];
 const visible = (p) => p.state === "online" || p.state === "away" || p.state === "dnd";
 
 /** What is known of the watched users. It holds one frozen Presence per user. */
@@ -192,7 +193,7 @@ export class View {
 
   #put(row, p) {
     const previous = row.presence;
-    const presence = Object.freeze({ ...p, stale: !!p.stale });
+    const presence = Object.freeze({ ...p, state: STATES.includes(p.state) ? p.state : "unknown", stale: !!p.stale });
     row.seen = ++this.#tick;
     if (p.ver) row.ver = p.ver;
     if (JSON.stringify(previous) === JSON.stringify(presence)) return;

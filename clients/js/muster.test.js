@@ -1,5 +1,6 @@
 import { test, mock, beforeEach, afterEach } from "node:test";
 import assert from "node:assert/strict";
+import { readFileSync, readdirSync } from "node:fs";
 import { Muster, MusterError, Room, View, backoff, compare, decode, portions, verdict } from "./muster.js";
 
 /** A socket whose other end is the test. */
@@ -543,6 +544,69 @@ test("bye leaves at once and forgets the session; close keeps it", async () => {
   assert.deepEqual(t.closedWith, { code: 1000 });
   assert.equal(store.getItem("muster.session"), null);
   assert.equal(again.connection.state, "closed");
+});
+
+const vectorFolder = new URL("../testdata/wire/", import.meta.url);
+const vectors = readdirSync(vectorFolder)
+  .filter((f) => f.endsWith(".json"))
+  .flatMap((f) => JSON.parse(readFileSync(new URL(f, vectorFolder))).map((v) => ({ ...v, name: `${f}: ${v.name}` })));
+
+test("every vector of the server's lines can be read, and none breaks the client", async () => {
+  const received = vectors.filter((v) => v.dir === "s2c");
+  assert.ok(received.length > 50);
+  for (const v of received) {
+    const line = v.in_hex ? Buffer.from(v.in_hex, "hex").toString() : typeof v.in === "string" ? v.in : JSON.stringify(v.in);
+    if (typeof v.in === "object") assert.deepEqual(decode(line), [v.in], v.name);
+    const m = client();
+    m.watch("u1", "u2", "u3");
+    m.enter("r9");
+    const s = await up(m);
+    s.onmessage({ data: line });
+    await turn();
+    assert.equal(m.connected, true, v.name);
+    for (const p of v.in?.push?.presence ?? []) {
+      const known = (v.out ?? v.in).push.presence.find((o) => o.user === p.user)?.state ?? "unknown";
+      if (m.watched.includes(p.user)) assert.equal(m.presence(p.user).state, known, v.name);
+    }
+    m.close();
+  }
+});
+
+test("what the client sends are commands and fields of the vectors", async () => {
+  const fields = new Map();
+  for (const { dir, in: line } of vectors) {
+    if (dir !== "c2s" || !line || typeof line !== "object") continue;
+    for (const [method, params] of Object.entries(line)) {
+      if (!fields.has(method)) fields.set(method, new Set());
+      Object.keys(params ?? {}).forEach((f) => fields.get(method).add(f));
+    }
+  }
+  const m = client({ graceMs: 1_000, token: () => "t" });
+  m.watch("bob");
+  const s = await up(m, { exp_at: Date.now() + 10_000 });
+  m.watch("carol");
+  m.unwatch("bob");
+  m.enter("lobby", { info: { at: "home" } });
+  const wanted = [
+    m.query(["dave"]), m.setStatus({ state: "dnd", text: "t", emoji: "e", ttl_ms: 10_000 }), m.setInvisible(),
+    m.setClaim({ id: "call", source: "call", state: "dnd" }), m.endClaim("call"), m.setAudience({ last_seen: { rule: "nobody" } }), m.away(), m.ping(),
+  ];
+  wanted.forEach((w) => w.catch(() => {}));
+  m.typing({ user: "carol", kind: "audio" });
+  m.typing({ user: "carol", kind: "audio", stop: true });
+  await turn();
+  m.leave("lobby");
+  await pass(5_000);
+  m.bye();
+  const methods = new Set();
+  for (const { id, ...command } of s.sent) {
+    for (const [method, params] of Object.entries(command)) {
+      methods.add(method);
+      assert.ok(fields.has(method), `no vector has the command ${method}`);
+      for (const f of Object.keys(params)) assert.ok(fields.get(method).has(f), `no vector of ${method} has ${f}`);
+    }
+  }
+  assert.equal(methods.size, 14, [...methods].join(" "));
 });
 
 async function until(condition) {

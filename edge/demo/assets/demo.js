@@ -124,6 +124,7 @@ function drawPerson(user) {
   row.input.disabled = !muster.connected;
   if (!here) row.input.value = "";
   row.typing.hidden = !muster.isTyping(user);
+  row.line.hidden = !row.typing.hidden;
 }
 
 function drawDevices(e, devices) {
@@ -322,7 +323,7 @@ function signIn(user) {
   history.replaceState(null, "", url);
   document.title = `${show(user)} · Muster`;
   $("welcome").hidden = true;
-  for (const id of ["app", "connection", "sign-out"]) $(id).hidden = false;
+  for (const id of ["app", "connection"]) $(id).hidden = false;
   for (const e of document.querySelectorAll(".peer")) e.textContent = show(peer);
   $("open-peer").href = `/?as=${encodeURIComponent(peer)}&watch=${encodeURIComponent(user)}`;
   $("more-devices").href = `/?as=${encodeURIComponent(user)}`;
