@@ -1,0 +1,153 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"muster/actors/link"
+	"muster/clients/wire"
+)
+
+// Error is the body of every answer that is not a success, and of an item of a
+// batch that failed. docs/errors.md lists the codes.
+type Error struct {
+	_ struct{} `json:"-" additionalProperties:"true"`
+
+	Code         uint32 `json:"code" doc:"Number of the error, stable" example:"107"`
+	Name         string `json:"name" doc:"Name of the error, stable" example:"BAD_REQUEST"`
+	Message      string `json:"message" doc:"What is wrong, for a human"`
+	Retryable    bool   `json:"retryable" doc:"The same request may succeed later"`
+	RetryAfterMs uint64 `json:"retry_after_ms,omitempty" doc:"Wait at least so long"`
+
+	status int
+}
+
+func (e *Error) Error() string  { return e.Name + ": " + e.Message }
+func (e *Error) GetStatus() int { return e.status }
+
+// GetHeaders tells HTTP clients that know no body when to come again.
+func (e *Error) GetHeaders() http.Header {
+	h := http.Header{}
+	if e.RetryAfterMs > 0 {
+		h.Set("Retry-After", strconv.FormatUint((e.RetryAfterMs+999)/1000, 10))
+	}
+	return h
+}
+
+func fail(code wire.Code, retryAfter time.Duration, format string, args ...any) *Error {
+	info, _ := code.Info()
+	e := code.Error(fmt.Sprintf(format, args...), retryAfter)
+	return &Error{
+		Code: e.Code, Name: e.Name, Message: e.Message, Retryable: e.Retryable, RetryAfterMs: e.RetryAfterMs,
+		status: info.HTTP,
+	}
+}
+
+func badRequest(format string, args ...any) *Error {
+	return fail(wire.CodeBadRequest, 0, format, args...)
+}
+
+// httpError is an error that HTTP itself defines; it keeps HTTP's status.
+func httpError(status int, message string) *Error {
+	code := wire.CodeBadRequest
+	switch {
+	case status == http.StatusNotFound || status == http.StatusMethodNotAllowed:
+		code = wire.CodeMethodNotFound
+	case status == http.StatusRequestEntityTooLarge:
+		code = wire.CodeTooLarge
+	case status >= 500:
+		code = wire.CodeInternal
+	}
+	e := fail(code, 0, "%s", message)
+	if status != http.StatusUnprocessableEntity { // huma's for a body that does not fit the schema
+		e.status = status
+	}
+	return e
+}
+
+// newHumaError makes huma speak our errors. Details name the field; the value that
+// was sent is not echoed.
+func newHumaError(status int, message string, errs ...error) huma.StatusError {
+	var details []string
+	for _, err := range errs {
+		var d huma.ErrorDetailer
+		if errors.As(err, &d) {
+			detail := d.ErrorDetail()
+			details = append(details, detail.Location+": "+detail.Message)
+		} else if err != nil {
+			details = append(details, err.Error())
+		}
+	}
+	if status >= 500 {
+		return httpError(status, "the server failed")
+	}
+	if len(details) > 0 {
+		message = strings.Join(details[:min(len(details), 5)], "; ")
+	}
+	return httpError(status, message)
+}
+
+// coreError is the refusal of a shard.
+func coreError(code link.Code, message string) error {
+	wait := time.Duration(0)
+	var c wire.Code
+	switch code {
+	case link.Code_OK:
+		return nil
+	case link.Code_BAD_REQUEST:
+		c = wire.CodeBadRequest
+	case link.Code_LIMIT, link.Code_DEVICE_LIMIT:
+		c = wire.CodeLimitExceeded
+	case link.Code_REVOKED:
+		c = wire.CodeBlocked
+	case link.Code_NOT_FOUND:
+		c = wire.CodeUnknownTarget
+	case link.Code_DENIED:
+		c = wire.CodePermissionDenied
+	case link.Code_BUSY:
+		c, wait = wire.CodeBusy, 200*time.Millisecond
+	case link.Code_MOVING:
+		c, wait = wire.CodeMoving, 200*time.Millisecond
+	case link.Code_STALE_ATTEMPT, link.Code_NOT_ATTACHED:
+		c = wire.CodeConflict
+	case link.Code_UNAVAILABLE:
+		c, wait = wire.CodeNotReady, time.Second
+	default:
+		c = wire.CodeInternal
+	}
+	return fail(c, wait, "%s", message)
+}
+
+// callError is a shard that did not answer.
+func callError(err error) *Error {
+	var e *Error
+	if errors.As(err, &e) {
+		return e
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		return fail(wire.CodeNotReady, time.Second, "the shard did not answer in time; a change may or may not have been made")
+	}
+	return fail(wire.CodeNotReady, time.Second, "the shard cannot be reached")
+}
+
+// wrongAnswer is an answer of a kind that the request does not have.
+func wrongAnswer() *Error {
+	return fail(wire.CodeInternal, 0, "the shard answered something else than was asked")
+}
+
+func writeError(w http.ResponseWriter, e *Error) {
+	for name, values := range e.GetHeaders() {
+		w.Header()[name] = values
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(e.status)
+	_ = json.NewEncoder(w).Encode(e)
+}
