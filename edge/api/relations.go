@@ -154,7 +154,7 @@ func (a *API) setContacts(ctx context.Context, in *relationRequest) (results, er
 	err = a.act(ctx, &link.Act{User: in.ID, What: &link.Act_Relations{Relations: &link.Relations{
 		ContactsAdd: in.Body.Add, ContactsRemove: in.Body.Remove,
 	}}})
-	return results{out}, err
+	return results{Results: out}, err
 }
 
 // setBlocks tells both sides, as each decides alone. The blocker's comes first and
@@ -190,5 +190,5 @@ func (a *API) setBlocks(ctx context.Context, in *relationRequest) (results, erro
 	}
 	close(work)
 	wg.Wait()
-	return results{out}, nil
+	return results{Results: out}, nil
 }
