@@ -36,8 +36,6 @@ func reasonOf(c presence.Cause) presence.Reason {
 	return presence.ReasonTimeout
 }
 
-func (p *place) edge() Edge { return Edge{p.conn.Edge, p.conn.Incarnation} }
-
 // lose takes the conn from a place: its grace begins, or it ends.
 func (r *Room) lose(p *place, c presence.Cause) {
 	r.unsubscribe(p)
@@ -91,7 +89,7 @@ func (r *Room) extend(until time.Time) {
 }
 
 // announce replaces what is known of an edge, which is to get everything.
-func (r *Room) announce(in Announce) []Edge {
+func (r *Room) announce(in Announce) []presence.Edge {
 	held := make(map[string]bool, len(in.Places))
 	for _, e := range in.Places {
 		held[e.Session] = true
@@ -102,13 +100,13 @@ func (r *Room) announce(in Announce) []Edge {
 			r.admit(e)
 		}
 	}
-	return []Edge{in.Edge}
+	return []presence.Edge{in.Edge}
 }
 
 // loseEdge takes the conns of an edge away, but for those of the sessions kept.
-func (r *Room) loseEdge(e Edge, kept map[string]bool, c presence.Cause) {
+func (r *Room) loseEdge(e presence.Edge, kept map[string]bool, c presence.Cause) {
 	for _, session := range slices.Sorted(maps.Keys(r.places)) {
-		if p := r.places[session]; p.edge() == e && !p.lost && !kept[session] {
+		if p := r.places[session]; p.conn.Holder() == e && !p.lost && !kept[session] {
 			r.lose(p, c)
 		}
 	}

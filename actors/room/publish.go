@@ -5,6 +5,8 @@ import (
 	"maps"
 	"slices"
 	"time"
+
+	"muster/actors/presence"
 )
 
 // change runs f, which may change what m shows, and keeps count: of the visible, of
@@ -50,7 +52,7 @@ func differs(a, b Occupant) bool {
 
 // publish sends what is due: the change since the last one, and everything to the
 // edges in all.
-func (r *Room) publish(all []Edge) (sends []Send) {
+func (r *Room) publish(all []presence.Edge) (sends []Send) {
 	if !r.settle.IsZero() {
 		if r.now.Before(r.settle) {
 			return nil
@@ -61,7 +63,7 @@ func (r *Room) publish(all []Edge) (sends []Send) {
 	if r.dirty > 0 && !r.now.Before(r.flushed.Add(r.cfg.Coalesce)) {
 		sends = r.flush(all)
 	}
-	all = slices.DeleteFunc(all, func(e Edge) bool { return !r.subscribed(e) })
+	all = slices.DeleteFunc(all, func(e presence.Edge) bool { return !r.subscribed(e) })
 	if len(all) > 0 {
 		sends = append(sends, Send{To: all,
 			Change: &Change{Version: r.version, Enter: r.tell(), Count: r.visible, All: true}})
@@ -70,7 +72,7 @@ func (r *Room) publish(all []Edge) (sends []Send) {
 }
 
 // flush makes what is known what is shown, and tells it to all edges but those in skip.
-func (r *Room) flush(skip []Edge) []Send {
+func (r *Room) flush(skip []presence.Edge) []Send {
 	c := &Change{Version: r.version, Count: r.visible}
 	for _, user := range slices.Sorted(maps.Keys(r.members)) {
 		m := r.members[user]
@@ -92,7 +94,7 @@ func (r *Room) flush(skip []Edge) []Send {
 		r.forget(m)
 	}
 	r.dirty, r.flushed = 0, r.now
-	to := slices.DeleteFunc(r.to(), func(e Edge) bool { return slices.Contains(skip, e) })
+	to := slices.DeleteFunc(r.to(), func(e presence.Edge) bool { return slices.Contains(skip, e) })
 	if len(to) == 0 {
 		return nil
 	}
@@ -119,8 +121,8 @@ func (r *Room) tell() []Occupant {
 }
 
 // to is every edge with subscribers, in order.
-func (r *Room) to() []Edge {
-	to := make([]Edge, len(r.edges))
+func (r *Room) to() []presence.Edge {
+	to := make([]presence.Edge, len(r.edges))
 	for i, s := range r.edges {
 		to[i] = s.edge
 	}
@@ -130,13 +132,13 @@ func (r *Room) to() []Edge {
 func (r *Room) unsubscribe(p *place) {
 	if p.subscribe {
 		p.subscribe = false
-		r.count(p.edge(), -1)
+		r.count(p.conn.Holder(), -1)
 	}
 }
 
 // count adds n subscribers to an edge.
-func (r *Room) count(e Edge, n int) {
-	i, ok := slices.BinarySearchFunc(r.edges, e, func(s subscribers, e Edge) int { return order(s.edge, e) })
+func (r *Room) count(e presence.Edge, n int) {
+	i, ok := slices.BinarySearchFunc(r.edges, e, func(s subscribers, e presence.Edge) int { return order(s.edge, e) })
 	if !ok {
 		r.edges = slices.Insert(r.edges, i, subscribers{edge: e})
 	}
@@ -145,10 +147,10 @@ func (r *Room) count(e Edge, n int) {
 	}
 }
 
-func (r *Room) subscribed(e Edge) bool {
+func (r *Room) subscribed(e presence.Edge) bool {
 	return slices.ContainsFunc(r.edges, func(s subscribers) bool { return s.edge == e })
 }
 
-func order(a, b Edge) int {
+func order(a, b presence.Edge) int {
 	return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Incarnation, b.Incarnation))
 }

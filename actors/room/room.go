@@ -51,7 +51,7 @@ func (m *member) isVisible() bool { return m.places > 0 && !m.hidden }
 
 // subscribers is how many live places of an edge subscribe.
 type subscribers struct {
-	edge Edge
+	edge presence.Edge
 	n    int
 }
 
@@ -75,8 +75,7 @@ func (r *Room) Step(now time.Time, in Input) (out Output) {
 		now = r.now
 	}
 	r.now = now
-	r.expire()
-	var all []Edge // edges that get everything
+	var all []presence.Edge // edges that get everything
 	switch in := in.(type) {
 	case Enter:
 		out.Reply = r.enter(in)
@@ -101,6 +100,8 @@ func (r *Room) Step(now time.Time, in Input) (out Output) {
 		if !r.settle.IsZero() {
 			r.settle = r.now
 		}
+	case Tick:
+		r.expire()
 	}
 	out.Sends = append(out.Sends, r.publish(all)...)
 	return out
@@ -174,7 +175,7 @@ func (r *Room) admit(in Enter) {
 	p.conn, p.attempt, p.reason = in.Conn, in.Attempt, presence.NoReason
 	p.subscribe = in.Subscribe
 	if p.subscribe {
-		r.count(p.edge(), 1)
+		r.count(p.conn.Holder(), 1)
 	}
 	r.occupy(p, in)
 }

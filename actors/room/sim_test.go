@@ -107,7 +107,7 @@ func (m *model) lose(now time.Time, session string, c presence.Cause) {
 	m.seats[session] = p
 }
 
-func (m *model) loseAll(now time.Time, e Edge, kept []Enter, c presence.Cause) {
+func (m *model) loseAll(now time.Time, e presence.Edge, kept []Enter, c presence.Cause) {
 	for s, p := range m.seats {
 		held := slices.ContainsFunc(kept, func(k Enter) bool { return k.Session == s })
 		if p.Conn.Edge == e.Name && p.until.IsZero() && !held {
@@ -123,15 +123,17 @@ type sim struct {
 	room     *Room
 	model    *model
 	now      time.Time
-	replicas map[Edge]map[string]string
-	versions map[Edge]uint64
-	torn     map[Edge]bool // a message was lost: it must announce
+	replicas map[presence.Edge]map[string]string
+	versions map[presence.Edge]uint64
+	torn     map[presence.Edge]bool // a message was lost: it must announce
 	trace    strings.Builder
 }
 
 const simUsers, simEdges = 6, 3
 
-func (s *sim) edge(i int) Edge { return Edge{fmt.Sprintf("e%d", i), 1} }
+func (s *sim) edge(i int) presence.Edge {
+	return presence.Edge{Name: fmt.Sprintf("e%d", i), Incarnation: 1}
+}
 
 func (s *sim) place() Enter {
 	u := s.rng.IntN(simUsers)
@@ -168,7 +170,7 @@ func (s *sim) input() Input {
 }
 
 // announcement is what an edge with subscribers would say, less a place now and then.
-func (s *sim) announcement(e Edge) Input {
+func (s *sim) announcement(e presence.Edge) Input {
 	in := Announce{Edge: e}
 	for _, session := range slices.Sorted(maps.Keys(s.model.seats)) {
 		if p := s.model.seats[session]; p.Conn.Edge == e.Name && p.until.IsZero() && s.rng.IntN(8) > 0 {
@@ -192,7 +194,7 @@ func (s *sim) step(in Input) {
 		}
 	}
 	if e, ok := in.(Enter); ok && e.Subscribe && out.Reply.Code == OK {
-		s.snapshot(e.edge(), out.Reply)
+		s.snapshot(e.Conn.Holder(), out.Reply)
 	}
 	for e := range s.replicas {
 		if !s.room.subscribed(e) {
@@ -203,10 +205,8 @@ func (s *sim) step(in Input) {
 	s.check()
 }
 
-func (e Enter) edge() Edge { return Edge{e.Conn.Edge, e.Conn.Incarnation} }
-
 // snapshot begins a replica, as an edge does for its first subscriber.
-func (s *sim) snapshot(e Edge, r *Reply) {
+func (s *sim) snapshot(e presence.Edge, r *Reply) {
 	if s.replicas[e] != nil || !s.room.subscribed(e) {
 		return
 	}
@@ -216,7 +216,7 @@ func (s *sim) snapshot(e Edge, r *Reply) {
 	}
 }
 
-func (s *sim) receive(e Edge, c *Change) {
+func (s *sim) receive(e presence.Edge, c *Change) {
 	have := s.replicas[e]
 	if have == nil {
 		if have = map[string]string{}; c.All {
@@ -273,10 +273,12 @@ func (s *sim) tail() string {
 func (s *sim) run(n int) string {
 	for range n {
 		s.now = s.now.Add([]time.Duration{0, time.Millisecond, 60 * time.Millisecond, 4 * time.Second}[s.rng.IntN(4)])
-		if at, ok := s.room.Deadline(); ok && at.Before(s.now) {
+		end := s.now
+		for at, ok := s.room.Deadline(); ok && !at.After(end); at, ok = s.room.Deadline() {
 			s.now = at
 			s.step(Tick{})
 		}
+		s.now = end
 		s.step(s.input())
 		for i := range simEdges {
 			if e := s.edge(i); s.torn[e] && s.rng.IntN(3) == 0 {
@@ -291,7 +293,7 @@ func (s *sim) run(n int) string {
 func simulate(t *testing.T, seed int64) string {
 	s := &sim{t: t, rng: rand.New(rand.NewPCG(uint64(seed), 1)), now: start, room: New(Config{Occupants: 4}, 0, time.Time{}),
 		model:    &model{seats: map[string]seat{}, shows: map[string]Update{}},
-		replicas: map[Edge]map[string]string{}, versions: map[Edge]uint64{}, torn: map[Edge]bool{}}
+		replicas: map[presence.Edge]map[string]string{}, versions: map[presence.Edge]uint64{}, torn: map[presence.Edge]bool{}}
 	return s.run(400)
 }
 

@@ -83,13 +83,13 @@ func parse(t *testing.T, d *datadriven.TestData, now time.Time) Input {
 		e := parseEnter(t, d.CmdArgs)
 		return Typing{User: e.User, Conn: e.Conn, Kind: "text"}
 	case "edge-lost":
-		return EdgeLost{Edge{arg(d, "edge", "e1"), 1}}
+		return EdgeLost{presence.Edge{Name: arg(d, "edge", "e1"), Incarnation: 1}}
 	case "extend":
 		return ExtendGrace{now.Add(duration(t, d, "by"))}
 	case "settled":
 		return Settled{}
 	case "announce":
-		in := Announce{Edge: Edge{arg(d, "edge", "e1"), 1}}
+		in := Announce{Edge: presence.Edge{Name: arg(d, "edge", "e1"), Incarnation: 1}}
 		for line := range strings.Lines(d.Input) {
 			_, args, err := datadriven.ParseLine(strings.TrimSpace(line))
 			if err != nil {

@@ -36,12 +36,6 @@ func set[T int | time.Duration](v *T, def T) {
 	}
 }
 
-// Edge names an edge process.
-type Edge struct {
-	Name        string
-	Incarnation uint64
-}
-
 // Input is what may happen to a room.
 type Input interface{ input() }
 
@@ -90,12 +84,12 @@ type Typing struct {
 // place of that edge which is not in it has lost its conn. The edge is answered with
 // everything there is to know.
 type Announce struct {
-	Edge   Edge
+	Edge   presence.Edge
 	Places []Enter
 }
 
 // EdgeLost says that an edge process is gone.
-type EdgeLost struct{ Edge Edge }
+type EdgeLost struct{ Edge presence.Edge }
 
 // ExtendGrace lengthens every running grace to Until (storm guard).
 type ExtendGrace struct{ Until time.Time }
@@ -103,7 +97,7 @@ type ExtendGrace struct{ Until time.Time }
 // Settled ends settling: every edge has announced.
 type Settled struct{}
 
-// Tick lets time pass.
+// Tick ends the graces that are over; nothing else does.
 type Tick struct{}
 
 func (Enter) input()       {}
@@ -158,7 +152,7 @@ type Change struct {
 // Send is one message for each edge in To, which are in order. One of Change and
 // Typing is set.
 type Send struct {
-	To     []Edge
+	To     []presence.Edge
 	Change *Change
 	Typing *Typing
 }
