@@ -1,75 +1,286 @@
 package presence
 
 import (
-	"sync"
+	"slices"
+	"strings"
 	"time"
 )
 
 // Gateway is the presence part of one open shard. It is not safe for concurrent use.
-type Gateway struct{ term uint64 }
+type Gateway struct {
+	cfg      *Config
+	names    *Names
+	term     uint64
+	version  uint64 // of the last visible change
+	opened   int64  // Unix ms
+	entries  map[Key]*entry
+	apps     map[string]*app
+	edges    []*edge // by slot; nil: free
+	slots    map[Edge]uint16
+	barrier  map[Edge]bool // edges still expected to announce
+	expected map[Key]bool  // users known to have been online
+	settling bool
+	draining int64 // when an edge was last known to drain, Unix ms
+	storm    bool
+	lost     [6]struct{ second, n int64 } // sessions lost, by second
+	live     int
+	detached int
+	rows     int
+}
 
-// Names interns user ids for the rows of all gateways of a node: a watcher's id is
-// stored once, whatever it watches. It is safe for concurrent use.
-type Names struct{ mu sync.Mutex }
+// app is one application's part.
+type app struct {
+	name   string
+	online index
+	states [Online + 1]uint64
+}
 
-// NewNames returns an empty table.
-func NewNames() *Names { return &Names{} }
+// entry is one user: watched, active, or offline with something to show.
+type entry struct {
+	key      Key
+	view     *View // nil: offline with nothing to show
+	audience *Audience
+	version  uint64
+	lostAt   int64 // when the last session in grace was lost, Unix ms
+	rows     rowTable
+	tallies  []tally
+	holds    []hold
+	routed   uint32 // inputs sent to the activation
+	seen     uint32 // of which it has handled these
+	live     uint16
+	detached uint16
+	active   bool // an activation exists
+	presumed bool // it has nothing but a presumed session
+	guess    bool // view is made up from a presumed session
+	owed     bool // watchers were answered pending, or an offline was held back
+}
+
+// hold says that an edge may hold sessions of the user: its place in edge.users.
+type hold struct {
+	edge  uint16
+	place uint32
+}
 
 // NewGateway opens a shard.
-func NewGateway(cfg *Config, names *Names, open Open) *Gateway { return &Gateway{term: open.Term} }
+func NewGateway(cfg *Config, names *Names, open Open) *Gateway {
+	g := &Gateway{
+		cfg: cfg, names: names, term: open.Term, version: 1, opened: open.At.UnixMilli(),
+		entries: map[Key]*entry{}, apps: map[string]*app{}, slots: map[Edge]uint16{},
+		barrier: map[Edge]bool{}, expected: map[Key]bool{},
+	}
+	for _, e := range open.Barrier {
+		g.barrier[e] = true
+	}
+	for _, k := range open.Online {
+		g.expected[k] = true
+	}
+	if open.Draining {
+		g.draining = g.opened
+	}
+	g.settling = len(g.barrier) > 0 || len(g.expected) > 0
+	return g
+}
 
 // Step applies one input at time now and returns what its caller must do. It never
 // blocks, and equal inputs give equal effects.
-func (g *Gateway) Step(now time.Time, in GatewayInput) (out Effects) { return out }
-
-// Deadline is the earliest time at which Step must be called with Tick.
-func (g *Gateway) Deadline() (at time.Time, ok bool) { return at, false }
-
-// Close gives back the interned names; the Gateway must not be used afterwards.
-func (g *Gateway) Close() {}
-
-// Term is the shard's.
-func (g *Gateway) Term() uint64 { return g.term }
-
-// Version is the counter of visible changes.
-func (g *Gateway) Version() uint64 { return 0 }
-
-// Settling reports that edges are still expected to announce.
-func (g *Gateway) Settling() bool { return false }
-
-// LastSeen is what is known of a user without an activation, for NewUser.
-func (g *Gateway) LastSeen(k Key) time.Time { return time.Time{} }
-
-// Online returns up to limit users of app who are not offline, in id order, whose id
-// begins with prefix and is greater than after. Views are exact.
-func (g *Gateway) Online(app, prefix, after string, limit int) []Row { return nil }
-
-// Counts are the totals of a shard.
-type Counts struct {
-	Online, Away, DND uint64 // users by what others see at best
-	Sessions          uint64 // with a live conn
-	Detached          uint64 // in grace
-	Rows              uint64 // watches: (edge, watcher, watched)
-	Watched           uint64 // users with rows
-	Pending           uint64 // users nobody can answer for yet
-	Presumed          uint64
-	Storm             bool // the storm guard holds offline events back
+func (g *Gateway) Step(now time.Time, in GatewayInput) (out Effects) {
+	t := now.UnixMilli()
+	switch in := in.(type) {
+	case Deliver:
+		g.deliver(in, &out)
+	case Stepped:
+		g.stepped(t, in, &out)
+	case Dropped:
+		g.dropped(t, in.Key, &out)
+	case Passivate:
+		g.passivate(in, &out)
+	case Interest:
+		g.interest(t, &in, &out)
+	case Query:
+		g.query(t, &in, &out)
+	case Typing:
+		g.typing(&in, &out)
+	case Announce:
+		g.announce(t, &in, &out)
+	case EdgeUp:
+		g.edgeUp(t, in.Edge, &out)
+	case EdgeDown:
+		g.edgeDown(t, in.Edge)
+	case EdgeDead:
+		g.edgeDead(t, in.Edge, &out)
+	case EdgeDraining:
+		g.edgeDraining(t, in)
+	case Cluster:
+		g.cluster(t, in, &out)
+	case Tick:
+		g.tick(t, &out)
+	}
+	return out
 }
 
-// Counts returns the totals; of one application (users by state only) if app is not
-// empty.
-func (g *Gateway) Counts(app string) Counts { return Counts{} }
+// Deadline is the earliest time at which Step must be called with Tick.
+func (g *Gateway) Deadline() (at time.Time, ok bool) {
+	var first int64
+	if g.settling {
+		first = g.opened + g.cfg.Settle.Milliseconds()
+		if len(g.barrier) == 0 {
+			first = g.opened
+		}
+	}
+	for _, e := range g.edges {
+		if e != nil && !e.up {
+			if t := e.downAt + g.cfg.Unreachable.Milliseconds(); first == 0 || t < first {
+				first = t
+			}
+		}
+	}
+	return instant(first), first != 0
+}
 
-// Load returns the shard's part of the storm guard's counts: live sessions and sessions
-// lost within 5 s. Node sums them over its gateways and sends Cluster.
-func (g *Gateway) Load(now time.Time) (sessions, lost uint64) { return 0, 0 }
+func (g *Gateway) tick(now int64, out *Effects) {
+	if g.settling && (len(g.barrier) == 0 || now >= g.opened+g.cfg.Settle.Milliseconds()) {
+		g.settle(now, out)
+	}
+	for _, e := range g.edges {
+		if e != nil && !e.up && now >= e.downAt+g.cfg.Unreachable.Milliseconds() {
+			g.edgeDead(now, e.edge, out)
+		}
+	}
+}
 
-// Hides says which rule decides what the watcher sees of each field of a user.
-func (g *Gateway) Hides(k Key, w Watcher) []Verdict { return nil }
+// Close gives back the interned names; the Gateway must not be used afterwards.
+func (g *Gateway) Close() {
+	for _, e := range g.entries {
+		e.rows.each(func(r *row) { g.names.Release(r.watcher) })
+	}
+	g.entries = nil
+}
 
-// Verdict is the decision about one field.
-type Verdict struct {
-	Field string `json:"field"`
-	Seen  bool   `json:"seen"`
-	Why   string `json:"why"` // "rule contacts: not a contact", "blocked", "grant" …
+// entry returns the user's entry, made if need be.
+func (g *Gateway) entry(k Key) *entry {
+	e := g.entries[k]
+	if e == nil {
+		k.App = g.app(k.App).name
+		e = &entry{key: k, version: g.version}
+		g.entries[k] = e
+	}
+	return e
+}
+
+func (g *Gateway) app(name string) *app {
+	a := g.apps[name]
+	if a == nil {
+		a = &app{name: name}
+		g.apps[name] = a
+	}
+	return a
+}
+
+// reap forgets an entry that says nothing.
+func (g *Gateway) reap(e *entry) {
+	if e.rows.n == 0 && len(e.holds) == 0 && !e.active && e.view == nil && !e.owed && !e.presumed {
+		delete(g.entries, e.key)
+	}
+}
+
+// send routes an input to the user's activation.
+func (g *Gateway) send(e *entry, in Input, out *Effects) {
+	e.active = true
+	e.routed++
+	out.Users = append(out.Users, ToUser{e.key, in})
+}
+
+func (g *Gateway) deliver(in Deliver, out *Effects) {
+	if !validID(in.Key.User) {
+		return
+	}
+	slot, known := g.slots[in.Edge]
+	if in.Edge != (Edge{}) && !known {
+		return // of an edge that is dead
+	}
+	e := g.entry(in.Key)
+	if _, ok := in.In.(Attach); ok && known {
+		g.hold(e, slot)
+	}
+	g.send(e, in.In, out)
+}
+
+func (g *Gateway) passivate(in Passivate, out *Effects) {
+	e := g.entries[in.Key]
+	if e == nil || !e.active || e.routed != in.Seen {
+		return
+	}
+	e.active, e.routed, e.seen = false, 0, 0
+	g.releaseAll(e)
+	out.Stop = append(out.Stop, e.key)
+	g.reap(e)
+}
+
+// dropped: the activation is gone with all that was on its way to it. Who was there is
+// presumed to be, until the edges have told.
+func (g *Gateway) dropped(now int64, k Key, out *Effects) {
+	e := g.entries[k]
+	if e == nil {
+		return
+	}
+	e.active, e.routed, e.seen = false, 0, 0
+	if e.live > 0 || e.detached > 0 || e.state() != Offline {
+		g.send(e, Presume{instant(now + g.cfg.Presume.Milliseconds())}, out)
+	}
+	for _, ed := range g.edges {
+		if ed != nil && ed.up {
+			out.Edges = append(out.Edges, ToEdge{ed.edge, &AnnounceAgain{k}})
+		}
+	}
+	g.resolve(now, e, out)
+	g.reap(e)
+}
+
+func (e *entry) state() State {
+	if e.view == nil {
+		return Offline
+	}
+	return e.view.State
+}
+
+// shows is the entry's view, never nil.
+func (e *entry) shows() *View {
+	if e.view == nil {
+		return &View{}
+	}
+	return e.view
+}
+
+// pending reports that nobody can answer for the user yet.
+func (g *Gateway) pending(e *entry) bool {
+	return e.guess || e.owed || g.settling && e.state() == Offline
+}
+
+// maskOf decides what a watcher may see.
+func (g *Gateway) maskOf(e *entry, w Watcher) Mask {
+	if w.User == e.key.User {
+		return AllFields
+	}
+	a := e.audience
+	if a == nil {
+		a = g.cfg.audience()
+	}
+	m := a.Mask(w, g.cfg.Reciprocal)
+	if g.cfg.Buckets && m&FieldState != 0 && m&FieldLastSeen == 0 {
+		m |= FieldBucket
+	}
+	return m
+}
+
+// sorted brings keys into one order.
+func sorted(keys []Key) []Key {
+	slices.SortFunc(keys, compareKeys)
+	return keys
+}
+
+func compareKeys(a, b Key) int {
+	if c := strings.Compare(a.App, b.App); c != 0 {
+		return c
+	}
+	return strings.Compare(a.User, b.User)
 }

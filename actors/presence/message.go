@@ -167,7 +167,7 @@ type Row struct {
 	View    *View // nil: offline with nothing to show
 }
 
-// MaskedView is what those with the mask see; nil View: offline with nothing to show.
+// MaskedView is what those with the mask see. View is never nil.
 type MaskedView struct {
 	Mask Mask
 	View *View

@@ -72,9 +72,7 @@ type (
 	// InvisibleSet is the invisible flag with what the user shows meanwhile.
 	InvisibleSet struct {
 		On       bool
-		Since    time.Time
 		LastSeen time.Time
-		Reason   Reason
 		Claims   []HeldClaim // durable ones as others may still see them
 	}
 	// RulesSet holds the user's rules and grants.

@@ -3,100 +3,238 @@ package presence
 import "time"
 
 // User is the activation of one user. It is not safe for concurrent use. The zero User
-// is not valid; use NewUser.
+// is not valid; use NewUser. With one session and defaults only it takes about 350 bytes.
 type User struct {
 	cfg      *Config
-	sessions []session
-	more     *extra // nil for a user with defaults only
-	view     *View  // as last published, never nil
-	log      []entryLog
-	active   int64 // last user input, Unix ms
+	sessions []session // oldest first
+	more     *extra    // nil for a user with defaults only
+	view     *View     // as last published; never nil, shared with the Gateway
+	log      []logEntry
+	active   int64 // last user input, Unix ms; 0: never
 	last     int64 // last seen as others may know it, Unix ms; 0: never
-	gone     int64 // last connected, Unix ms
+	gone     int64 // last time a conn ended, Unix ms
 	seen     uint32
+	next     uint8 // where the log goes on when it is full
+	why      Cause // of the last session that ended in this step
+	logged   uint8 // log entries of this step
+	lost     uint8 // sessions that this step detached without a goodbye
+	dirty    bool  // sessions, audience or claims changed
+	self     bool  // what the user sees of itself may have changed
 }
 
-type session struct{}
-type extra struct{}
-type entryLog struct{}
+// extra is what few users have.
+type extra struct {
+	claims    []claim // oldest first
+	cover     *cover  // while invisible
+	rules     []FieldRule
+	grants    []HeldGrant
+	relations RelationsSet
+	revoked   Revocations
+	audience  *Audience
+}
 
 // NewUser returns an activation without sessions. lastSeen is what is known of it from
 // before (zero: nothing); see Gateway.LastSeen.
 func NewUser(cfg *Config, lastSeen time.Time) *User {
-	return &User{cfg: cfg, view: &View{LastSeen: lastSeen}}
+	u := &User{cfg: cfg, view: &View{}}
+	if !lastSeen.IsZero() {
+		u.last = lastSeen.UnixMilli()
+		u.view = &View{LastSeen: instant(u.last)}
+	}
+	return u
 }
-
-// Restore folds records, in the order they were made, into a fresh activation.
-func (u *User) Restore(records ...Record) {}
 
 // Step applies one input at time now and returns what its caller must do.
 //
 // The caller must, in this order: make out.Records durable, deliver out.Sends, answer
 // with out.Reply. If persisting fails it must drop the activation and send nothing.
 // Step never blocks, and equal inputs give equal outputs.
-func (u *User) Step(now time.Time, in Input) (out Output) { return out }
+func (u *User) Step(now time.Time, in Input) (out Output) {
+	t := now.UnixMilli()
+	if _, tick := in.(Tick); !tick {
+		u.seen++
+	}
+	u.why, u.logged, u.lost, u.dirty, u.self = NoCause, 0, 0, false, false
+	u.apply(t, in, &out)
+	u.publish(t, &out)
+	return out
+}
+
+func (u *User) apply(now int64, in Input, out *Output) {
+	switch in := in.(type) {
+	case Attach:
+		out.Reply = u.attach(now, &in, out)
+	case Detach:
+		out.Reply = u.detachConn(now, &in)
+	case Active:
+		out.Reply = u.activity(&in)
+	case SetClaim:
+		out.Reply = u.setClaim(now, &in, out)
+	case EndClaim:
+		out.Reply = u.endClaim(&in, out)
+	case SetInvisible:
+		out.Reply = u.setInvisible(now, &in, out)
+	case SetAudience:
+		out.Reply = u.setAudience(now, &in, out)
+	case SetRelations:
+		out.Reply = u.setRelations(&in, out)
+	case Kick:
+		out.Reply = u.kick(now, &in, out)
+	case Revoke:
+		out.Reply = u.revoke(now, &in, out)
+	case EdgeLost:
+		u.edgeLost(now, in.Edge)
+	case ExtendGrace:
+		u.extendGrace(in.Until.UnixMilli())
+	case Presume:
+		u.presume(now, in.Until.UnixMilli())
+	case Announced:
+		u.announced(now, &in, out)
+	case Tick:
+		u.expire(now, out)
+	default:
+		out.Reply = Reply{Code: BadRequest, Message: "unknown input"}
+	}
+}
+
+// publish compares what the user shows with what it showed and fills in out.Publish.
+func (u *User) publish(now int64, out *Output) {
+	u.tidy()
+	v := u.public(now)
+	from := u.view.State
+	changed := !v.Equal(u.view)
+	u.stamp(from, v.State)
+	if changed {
+		u.view = &v
+	}
+	if out.Reply.Self == needSelf {
+		out.Reply.Self = u.selfView(now)
+	}
+	if !changed && !u.dirty && !u.self {
+		return
+	}
+	p := &Publish{View: u.view, Lost: int(u.lost)}
+	if u.more != nil {
+		p.Audience = u.more.audience
+	}
+	u.count(p)
+	if p.Live > 0 && (changed || u.self) {
+		if p.Self = out.Reply.Self; p.Self == nil {
+			p.Self = u.selfView(now)
+		}
+	}
+	out.Publish = p
+	if (from == Offline) != (v.State == Offline) {
+		out.Records = append(out.Records, Marker{
+			Online:        v.State != Offline,
+			LastSeen:      instant(u.last),
+			LastConnected: instant(u.gone),
+		})
+	}
+}
+
+// needSelf marks a reply that is to carry the user's own view as it is after the step.
+var needSelf = &Self{}
+
+// count fills in what the sessions add up to.
+func (u *User) count(p *Publish) {
+	presumed := false
+	for i := range u.sessions {
+		s := &u.sessions[i]
+		switch s.phase() {
+		case live:
+			p.Live++
+			p.Edges = insertEdge(p.Edges, s.conn.Holder())
+		case inGrace:
+			p.Detached++
+			presumed = presumed || s.id == ""
+			if at := instant(s.off); at.After(p.LostAt) {
+				p.LostAt = at
+			}
+		}
+	}
+	p.Presumed = presumed && p.Live == 0 && p.Detached == 1
+}
+
+// tidy gives back what a user with defaults does not need.
+func (u *User) tidy() {
+	m := u.more
+	if m == nil || len(m.claims) > 0 || m.cover != nil || m.audience != nil || m.revoked.Before != 0 || len(m.revoked.Tokens) > 0 {
+		return
+	}
+	u.more = nil
+}
+
+func (u *User) extra() *extra {
+	if u.more == nil {
+		u.more = &extra{}
+	}
+	return u.more
+}
 
 // Deadline is the earliest time at which Step must be called with Tick even if no other
 // input arrives; false when nothing is pending.
-func (u *User) Deadline() (at time.Time, ok bool) { return at, false }
+func (u *User) Deadline() (at time.Time, ok bool) {
+	var first int64
+	due := func(t int64) {
+		if t != 0 && (first == 0 || t < first) {
+			first = t
+		}
+	}
+	for i := range u.sessions {
+		switch s := &u.sessions[i]; s.phase() {
+		case inGrace:
+			due(s.end)
+		case resumable:
+			due(s.resumeEnd(u.cfg))
+		}
+	}
+	if m := u.more; m != nil {
+		for i := range m.claims {
+			due(m.claims[i].until)
+		}
+		if m.cover != nil {
+			for i := range m.cover.claims {
+				due(m.cover.claims[i].until)
+			}
+		}
+		for i := range m.grants {
+			due(m.grants[i].Until.UnixMilli())
+		}
+		for i := range m.revoked.Tokens {
+			due(m.revoked.Tokens[i].Until * 1000)
+		}
+	}
+	return instant(first), first != 0
+}
+
+// expire fires what is due.
+func (u *User) expire(now int64, out *Output) {
+	u.expireSessions(now)
+	m := u.more
+	if m == nil {
+		return
+	}
+	m.claims = u.expireClaims(m.claims, now, out)
+	if m.cover != nil {
+		m.cover.claims = u.expireClaims(m.cover.claims, now, nil)
+	}
+	u.expireGrants(now, out)
+	u.expireTokens(now, out)
+}
 
 // Seen counts the inputs handled, without Ticks.
 func (u *User) Seen() uint32 { return u.seen }
 
 // Idle reports that the activation may passivate: no session, live, in grace or
-// resumable, nothing that a durable record would hold, nothing pending.
-func (u *User) Idle() bool { return len(u.sessions) == 0 }
+// resumable, nothing that a durable record would hold, nothing pending. Last seen does
+// not count: the Gateway keeps it.
+func (u *User) Idle() bool { return len(u.sessions) == 0 && u.more == nil }
 
-// Explain returns the whole state, for people.
-func (u *User) Explain() Explanation { return Explanation{} }
-
-// Explanation is the state of one user in words.
-type Explanation struct {
-	State       string             `json:"state"` // what others see at best
-	Since       time.Time          `json:"since"`
-	Invisible   bool               `json:"invisible"`
-	LastActive  time.Time          `json:"last_active"`
-	LastSeen    time.Time          `json:"last_seen"`
-	Sessions    []SessionExplained `json:"sessions"`
-	Claims      []ClaimExplained   `json:"claims"`
-	Rules       []string           `json:"rules"` // "last_seen: contacts"
-	Deadline    time.Time          `json:"deadline"`
-	Transitions []Transition       `json:"transitions"` // the last 64, oldest first
-}
-
-// SessionExplained is one session.
-type SessionExplained struct {
-	Session    string    `json:"session"`
-	Device     string    `json:"device"`
-	Class      string    `json:"class"`
-	Client     string    `json:"client"`
-	Edge       string    `json:"edge"`
-	Conn       uint64    `json:"conn"`
-	Attempt    uint64    `json:"attempt"`
-	Phase      string    `json:"phase"` // live, grace, resumable, presumed
-	Away       bool      `json:"away"`
-	LastActive time.Time `json:"last_active"`
-	Cause      string    `json:"cause"` // of the detach
-	DetachedAt time.Time `json:"detached_at"`
-	GraceEnd   time.Time `json:"grace_end"`
-	ResumeEnd  time.Time `json:"resume_end"`
-}
-
-// ClaimExplained is one claim; the winner comes first.
-type ClaimExplained struct {
-	ID       string    `json:"id"`
-	Source   string    `json:"source"`
-	State    string    `json:"state"`
-	Priority int       `json:"priority"`
-	Session  string    `json:"session"` // empty: the user's
-	Until    time.Time `json:"until"`
-}
-
-// Transition is one event in the life of a user.
-type Transition struct {
-	At    time.Time `json:"at"`
-	What  string    `json:"what"`
-	Cause string    `json:"cause"`
-	From  string    `json:"from"` // state as others see it at best
-	To    string    `json:"to"`
+// instant turns Unix ms into a time; 0 into the zero time.
+func instant(ms int64) time.Time {
+	if ms == 0 {
+		return time.Time{}
+	}
+	return time.UnixMilli(ms).UTC()
 }
