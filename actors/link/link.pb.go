@@ -834,7 +834,8 @@ type Attach struct {
 	Jti           string                 `protobuf:"bytes,14,opt,name=jti,proto3" json:"jti,omitempty"`
 	Iat           int64                  `protobuf:"varint,15,opt,name=iat,proto3" json:"iat,omitempty"` // Unix seconds, 0 if absent
 	Client        string                 `protobuf:"bytes,16,opt,name=client,proto3" json:"client,omitempty"`
-	Node          string                 `protobuf:"bytes,17,opt,name=node,proto3" json:"node,omitempty"` // edge's node name, for explain
+	Node          string                 `protobuf:"bytes,17,opt,name=node,proto3" json:"node,omitempty"`     // edge's node name, for explain
+	Claims        []*Claim               `protobuf:"bytes,18,rep,name=claims,proto3" json:"claims,omitempty"` // the session's own, when announced
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -986,6 +987,13 @@ func (x *Attach) GetNode() string {
 		return x.Node
 	}
 	return ""
+}
+
+func (x *Attach) GetClaims() []*Claim {
+	if x != nil {
+		return x.Claims
+	}
+	return nil
 }
 
 type Attached struct {
@@ -4257,7 +4265,7 @@ const file_actors_link_link_proto_rawDesc = "" +
 	"\x05terms\x18\a \x03(\x04R\x05terms\x12!\n" +
 	"\fall_sessions\x18\b \x01(\x04R\vallSessions\x12\x1f\n" +
 	"\vdetached_5s\x18\t \x01(\x04R\n" +
-	"detached5s\"\x88\x03\n" +
+	"detached5s\"\xb4\x03\n" +
 	"\x06Attach\x12\x12\n" +
 	"\x04call\x18\x01 \x01(\x04R\x04call\x12\x10\n" +
 	"\x03app\x18\x02 \x01(\tR\x03app\x12\x12\n" +
@@ -4276,7 +4284,8 @@ const file_actors_link_link_proto_rawDesc = "" +
 	"\x03jti\x18\x0e \x01(\tR\x03jti\x12\x10\n" +
 	"\x03iat\x18\x0f \x01(\x03R\x03iat\x12\x16\n" +
 	"\x06client\x18\x10 \x01(\tR\x06client\x12\x12\n" +
-	"\x04node\x18\x11 \x01(\tR\x04node\"\x90\x02\n" +
+	"\x04node\x18\x11 \x01(\tR\x04node\x12*\n" +
+	"\x06claims\x18\x12 \x03(\v2\x12.muster.link.ClaimR\x06claims\"\x90\x02\n" +
 	"\bAttached\x12\x12\n" +
 	"\x04call\x18\x01 \x01(\x04R\x04call\x12\x10\n" +
 	"\x03app\x18\x02 \x01(\tR\x03app\x12\x12\n" +
@@ -4655,49 +4664,50 @@ var file_actors_link_link_proto_depIdxs = []int32{
 	37, // 19: muster.link.Down.room:type_name -> muster.link.RoomReply
 	38, // 20: muster.link.Down.room_change:type_name -> muster.link.RoomChange
 	42, // 21: muster.link.Down.answer:type_name -> muster.link.Answer
-	0,  // 22: muster.link.Attached.code:type_name -> muster.link.Code
-	27, // 23: muster.link.Attached.self:type_name -> muster.link.SelfView
-	1,  // 24: muster.link.Detach.cause:type_name -> muster.link.Cause
-	9,  // 25: muster.link.Report.rows:type_name -> muster.link.Active
-	12, // 26: muster.link.Act.claim:type_name -> muster.link.Claim
-	15, // 27: muster.link.Act.audience:type_name -> muster.link.Audience
-	16, // 28: muster.link.Act.relations:type_name -> muster.link.Relations
-	17, // 29: muster.link.Act.kick:type_name -> muster.link.Kick
-	18, // 30: muster.link.Act.revoke:type_name -> muster.link.Revoke
-	0,  // 31: muster.link.Acted.code:type_name -> muster.link.Code
-	13, // 32: muster.link.Audience.rules:type_name -> muster.link.Rule
-	14, // 33: muster.link.Audience.grants:type_name -> muster.link.Grant
-	21, // 34: muster.link.View.devices:type_name -> muster.link.Device
-	22, // 35: muster.link.Row.view:type_name -> muster.link.View
-	23, // 36: muster.link.Views.rows:type_name -> muster.link.Row
-	22, // 37: muster.link.Change.views:type_name -> muster.link.View
-	22, // 38: muster.link.Remask.views:type_name -> muster.link.View
-	22, // 39: muster.link.SelfView.view:type_name -> muster.link.View
-	12, // 40: muster.link.SelfView.claims:type_name -> muster.link.Claim
-	15, // 41: muster.link.SelfView.audience:type_name -> muster.link.Audience
-	5,  // 42: muster.link.Announce.sessions:type_name -> muster.link.Attach
-	19, // 43: muster.link.Announce.watches:type_name -> muster.link.Interest
-	32, // 44: muster.link.Announce.seen:type_name -> muster.link.Seen
-	34, // 45: muster.link.Announce.rooms:type_name -> muster.link.RoomCommand
-	35, // 46: muster.link.RoomCommand.enter:type_name -> muster.link.RoomEnter
-	1,  // 47: muster.link.RoomCommand.leave:type_name -> muster.link.Cause
-	36, // 48: muster.link.RoomCommand.update:type_name -> muster.link.Occupant
-	36, // 49: muster.link.RoomEnter.occupant:type_name -> muster.link.Occupant
-	0,  // 50: muster.link.RoomReply.code:type_name -> muster.link.Code
-	36, // 51: muster.link.RoomReply.occupants:type_name -> muster.link.Occupant
-	36, // 52: muster.link.RoomChange.enter:type_name -> muster.link.Occupant
-	36, // 53: muster.link.RoomChange.update:type_name -> muster.link.Occupant
-	36, // 54: muster.link.RoomChange.leave:type_name -> muster.link.Occupant
-	40, // 55: muster.link.Ask.online:type_name -> muster.link.OnlinePage
-	41, // 56: muster.link.Ask.explain:type_name -> muster.link.Explain
-	0,  // 57: muster.link.Answer.code:type_name -> muster.link.Code
-	23, // 58: muster.link.Answer.rows:type_name -> muster.link.Row
-	43, // 59: muster.link.Answer.counts:type_name -> muster.link.Answer.CountsEntry
-	60, // [60:60] is the sub-list for method output_type
-	60, // [60:60] is the sub-list for method input_type
-	60, // [60:60] is the sub-list for extension type_name
-	60, // [60:60] is the sub-list for extension extendee
-	0,  // [0:60] is the sub-list for field type_name
+	12, // 22: muster.link.Attach.claims:type_name -> muster.link.Claim
+	0,  // 23: muster.link.Attached.code:type_name -> muster.link.Code
+	27, // 24: muster.link.Attached.self:type_name -> muster.link.SelfView
+	1,  // 25: muster.link.Detach.cause:type_name -> muster.link.Cause
+	9,  // 26: muster.link.Report.rows:type_name -> muster.link.Active
+	12, // 27: muster.link.Act.claim:type_name -> muster.link.Claim
+	15, // 28: muster.link.Act.audience:type_name -> muster.link.Audience
+	16, // 29: muster.link.Act.relations:type_name -> muster.link.Relations
+	17, // 30: muster.link.Act.kick:type_name -> muster.link.Kick
+	18, // 31: muster.link.Act.revoke:type_name -> muster.link.Revoke
+	0,  // 32: muster.link.Acted.code:type_name -> muster.link.Code
+	13, // 33: muster.link.Audience.rules:type_name -> muster.link.Rule
+	14, // 34: muster.link.Audience.grants:type_name -> muster.link.Grant
+	21, // 35: muster.link.View.devices:type_name -> muster.link.Device
+	22, // 36: muster.link.Row.view:type_name -> muster.link.View
+	23, // 37: muster.link.Views.rows:type_name -> muster.link.Row
+	22, // 38: muster.link.Change.views:type_name -> muster.link.View
+	22, // 39: muster.link.Remask.views:type_name -> muster.link.View
+	22, // 40: muster.link.SelfView.view:type_name -> muster.link.View
+	12, // 41: muster.link.SelfView.claims:type_name -> muster.link.Claim
+	15, // 42: muster.link.SelfView.audience:type_name -> muster.link.Audience
+	5,  // 43: muster.link.Announce.sessions:type_name -> muster.link.Attach
+	19, // 44: muster.link.Announce.watches:type_name -> muster.link.Interest
+	32, // 45: muster.link.Announce.seen:type_name -> muster.link.Seen
+	34, // 46: muster.link.Announce.rooms:type_name -> muster.link.RoomCommand
+	35, // 47: muster.link.RoomCommand.enter:type_name -> muster.link.RoomEnter
+	1,  // 48: muster.link.RoomCommand.leave:type_name -> muster.link.Cause
+	36, // 49: muster.link.RoomCommand.update:type_name -> muster.link.Occupant
+	36, // 50: muster.link.RoomEnter.occupant:type_name -> muster.link.Occupant
+	0,  // 51: muster.link.RoomReply.code:type_name -> muster.link.Code
+	36, // 52: muster.link.RoomReply.occupants:type_name -> muster.link.Occupant
+	36, // 53: muster.link.RoomChange.enter:type_name -> muster.link.Occupant
+	36, // 54: muster.link.RoomChange.update:type_name -> muster.link.Occupant
+	36, // 55: muster.link.RoomChange.leave:type_name -> muster.link.Occupant
+	40, // 56: muster.link.Ask.online:type_name -> muster.link.OnlinePage
+	41, // 57: muster.link.Ask.explain:type_name -> muster.link.Explain
+	0,  // 58: muster.link.Answer.code:type_name -> muster.link.Code
+	23, // 59: muster.link.Answer.rows:type_name -> muster.link.Row
+	43, // 60: muster.link.Answer.counts:type_name -> muster.link.Answer.CountsEntry
+	61, // [61:61] is the sub-list for method output_type
+	61, // [61:61] is the sub-list for method input_type
+	61, // [61:61] is the sub-list for extension type_name
+	61, // [61:61] is the sub-list for extension extendee
+	0,  // [0:61] is the sub-list for field type_name
 }
 
 func init() { file_actors_link_link_proto_init() }
