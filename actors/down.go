@@ -1,0 +1,140 @@
+package actors
+
+import (
+	"time"
+
+	"muster/actors/link"
+	"muster/actors/presence"
+	"muster/actors/room"
+)
+
+// What the cores say, as messages to edges.
+
+func down(m presence.Message) *link.Down {
+	switch m := m.(type) {
+	case *presence.Views:
+		out := &link.Views{Call: m.Call, App: m.App, Watcher: m.Watcher, Rows: make([]*link.Row, len(m.Rows))}
+		for i := range m.Rows {
+			out.Rows[i] = row(&m.Rows[i])
+		}
+		return &link.Down{Body: &link.Down_Views{Views: out}}
+	case *presence.Change:
+		return &link.Down{Body: &link.Down_Change{Change: &link.Change{App: m.App, User: m.User, Version: m.Version, Views: views(m.Views)}}}
+	case *presence.Remask:
+		out := &link.Remask{App: m.App, User: m.User, Version: m.Version, Watchers: m.Watchers, Views: views(m.Views)}
+		for _, k := range m.Masks {
+			out.Masks = append(out.Masks, uint32(k))
+		}
+		return &link.Down{Body: &link.Down_Remask{Remask: out}}
+	case *presence.SelfView:
+		return &link.Down{Body: &link.Down_Self{Self: selfView(presence.Key{App: m.App, User: m.User}, m.Version, m.Self)}}
+	case *presence.TypingOut:
+		return &link.Down{Body: &link.Down_Typing{Typing: &link.TypingOut{App: m.App, User: m.User, To: m.To, Kind: m.Kind, Stop: m.Stop}}}
+	case *presence.AnnounceAgain:
+		return again(m.Key)
+	}
+	panic("actors: a message of the core without a translation")
+}
+
+// again asks for an announcement: of a user, or of the shard if k is zero.
+func again(k presence.Key) *link.Down {
+	return &link.Down{Body: &link.Down_Again{Again: &link.AnnounceAgain{App: k.App, User: k.User}}}
+}
+
+func row(r *presence.Row) *link.Row {
+	return &link.Row{User: r.User, Mask: uint32(r.Mask), Version: r.Version, Pending: r.Pending, View: view(r.Mask, r.View)}
+}
+
+func views(all []presence.MaskedView) []*link.View {
+	out := make([]*link.View, len(all))
+	for i, v := range all {
+		if out[i] = view(v.Mask, v.View); out[i] == nil {
+			out[i] = &link.View{Mask: uint32(v.Mask)}
+		}
+	}
+	return out
+}
+
+// view is what a mask shows; nil if it shows nothing.
+func view(m presence.Mask, v *presence.View) *link.View {
+	if v == nil {
+		return nil
+	}
+	out := &link.View{Mask: uint32(m), State: uint32(v.State), Text: v.Text, Emoji: v.Emoji, Activity: v.Activity,
+		LastSeen: toMs(v.LastSeen), Bucket: uint32(v.Bucket), Since: toMs(v.Since), Reason: uint32(v.Reason)}
+	for _, d := range v.Devices {
+		out.Devices = append(out.Devices, &link.Device{Class: uint32(d.Class), State: uint32(d.State)})
+	}
+	return out
+}
+
+func toMs(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMilli()
+}
+
+func selfView(k presence.Key, version uint64, s *presence.Self) *link.SelfView {
+	if s == nil {
+		return nil
+	}
+	out := &link.SelfView{App: k.App, User: k.User, Version: version, View: view(presence.AllFields, &s.View),
+		Invisible: s.Invisible, Everyone: uint32(s.Everyone), Hidden: uint32(s.Hidden), Audience: &link.Audience{}}
+	for _, c := range s.Claims {
+		out.Claims = append(out.Claims, &link.Claim{Id: c.ID, Source: c.Source, State: uint32(c.State), Text: c.Text, Emoji: c.Emoji,
+			Activity: c.Activity, Priority: int32(c.Priority), TtlMs: c.TTL.Milliseconds(), Durable: c.Durable})
+	}
+	for _, r := range s.Rules {
+		out.Audience.Rules = append(out.Audience.Rules, &link.Rule{Field: uint32(r.Field), Rule: uint32(r.Rule), Users: r.Users})
+	}
+	for _, t := range s.Grants {
+		out.Audience.Grants = append(out.Audience.Grants, &link.Grant{To: t.To, Fields: uint32(t.Fields), TtlMs: t.TTL.Milliseconds()})
+	}
+	return out
+}
+
+func closeConn(k presence.Key, c presence.CloseConn) *link.Down {
+	return &link.Down{Body: &link.Down_Close{Close: &link.CloseConn{App: k.App, User: k.User, Conn: c.Conn.ID, Code: c.Code, Reason: c.Reason}}}
+}
+
+// userReply answers the command in up; nil if it asks for no answer.
+func userReply(k presence.Key, up *link.Up, r presence.Reply) *link.Down {
+	switch b := up.GetBody().(type) {
+	case *link.Up_Attach:
+		if b.Attach.GetCall() == 0 {
+			return nil
+		}
+		return &link.Down{Body: &link.Down_Attached{Attached: &link.Attached{Call: b.Attach.Call, App: k.App, User: k.User, Conn: b.Attach.Conn,
+			Code: link.Code(r.Code), Message: r.Message, Session: r.Session, Resumed: r.Resumed, Hidden: uint32(r.Hidden), Self: selfView(k, 0, r.Self)}}}
+	case *link.Up_Act:
+		if b.Act.GetCall() == 0 {
+			return nil
+		}
+		return &link.Down{Body: &link.Down_Acted{Acted: &link.Acted{Call: b.Act.Call, Code: link.Code(r.Code), Message: r.Message, Conn: b.Act.Conn}}}
+	}
+	return nil
+}
+
+func roomReply(c *link.RoomCommand, r *room.Reply) *link.Down {
+	return &link.Down{Body: &link.Down_Room{Room: &link.RoomReply{Call: c.GetCall(), Conn: c.GetConn(), App: c.GetApp(), Room: c.GetRoom(),
+		Code: link.Code(r.Code), Message: r.Message, Version: r.Version, Occupants: occupants(r.Occupants), Count: uint32(r.Count)}}}
+}
+
+func roomSend(k presence.Key, s room.Send) *link.Down {
+	if t := s.Typing; t != nil {
+		return &link.Down{Body: &link.Down_Typing{Typing: &link.TypingOut{App: k.App, User: t.User, Room: k.User, Kind: t.Kind, Stop: t.Stop}}}
+	}
+	c := s.Change
+	return &link.Down{Body: &link.Down_RoomChange{RoomChange: &link.RoomChange{App: k.App, Room: k.User, Version: c.Version,
+		Enter: occupants(c.Enter), Update: occupants(c.Update), Leave: occupants(c.Leave), Count: uint32(c.Count), All: c.All}}}
+}
+
+func occupants(all []room.Occupant) []*link.Occupant {
+	out := make([]*link.Occupant, len(all))
+	for i, o := range all {
+		out[i] = &link.Occupant{User: o.User, State: uint32(o.State), Term: o.Version.Term, Version: o.Version.Number,
+			Info: o.Info, EnteredAt: o.EnteredAt, Reason: uint32(o.Reason)}
+	}
+	return out
+}

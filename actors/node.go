@@ -1,0 +1,155 @@
+package actors
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
+
+	"muster/actors/link"
+	"muster/actors/presence"
+	"muster/actors/room"
+)
+
+// Persister makes the records of one step durable before anything that follows it
+// leaves the activation. An error drops the activation, which then sends nothing.
+//
+// There is no durable state yet: without a Persister a restart forgets records, and an
+// activation that made one stays resident.
+type Persister interface {
+	Persist(shard uint32, term uint64, user presence.Key, records []presence.Record) error
+}
+
+// Config configures a Node. The zero value of a field means its default.
+type Config struct {
+	Name     string           // of the node; required, as edges see it
+	Term     uint64           // of all shards; default: the Unix second of Start
+	Presence *presence.Config // default: presence.DefaultConfig
+	Room     room.Config
+	Persist  Persister    // default: none
+	Logger   *slog.Logger // default: discards
+
+	Lease   time.Duration // of an edge, renewed by each beat; default 5 s
+	Parking time.Duration // of an activation after its third panic in a minute; default 30 s
+}
+
+// Node is the core of one process: it leads all shards and holds their actors. It
+// implements link.Core.
+type Node struct {
+	cfg    Config
+	clock  *clock
+	names  *presence.Names
+	system *actor.ActorSystem
+	stats  Stats
+	stop   chan struct{}
+	loop   sync.WaitGroup
+
+	gateways [link.Shards]*gateway
+	pids     [link.Shards]*actor.PID
+	terms    [link.Shards]atomic.Uint64
+	loads    [link.Shards]load
+
+	mu    sync.Mutex // taken to change links, and to post their changes in order
+	links map[presence.Edge]*edgeLink
+	downs atomic.Pointer[map[presence.Edge]link.Downlink] // copy of links for readers
+}
+
+// load is a shard's part of the storm guard's counts.
+type load struct{ sessions, lost atomic.Uint64 }
+
+// New makes a node that is not started.
+func New(cfg Config) (*Node, error) {
+	if cfg.Name == "" {
+		return nil, fmt.Errorf("actors: the node needs a name")
+	}
+	if cfg.Presence == nil {
+		def := presence.DefaultConfig()
+		cfg.Presence = &def
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Lease == 0 {
+		cfg.Lease = 5 * time.Second
+	}
+	if cfg.Parking == 0 {
+		cfg.Parking = 30 * time.Second
+	}
+	n := &Node{cfg: cfg, names: presence.NewNames(), links: map[presence.Edge]*edgeLink{}}
+	n.downs.Store(&map[presence.Edge]link.Downlink{})
+	return n, nil
+}
+
+// Start opens all shards. Links may be dialled when it returned.
+func (n *Node) Start() error {
+	n.clock = newClock()
+	if n.cfg.Term == 0 {
+		n.cfg.Term = uint64(n.clock.Now().Unix())
+	}
+	logger := slog.New(severe{n.cfg.Logger.Handler()})
+	n.system = actor.NewActorSystem(actor.WithLoggerFactory(func(*actor.ActorSystem) *slog.Logger { return logger }))
+	for i := range n.gateways {
+		g := newGateway(n, uint32(i))
+		props := actor.PropsFromProducer(func() actor.Actor { return g },
+			actor.WithMailbox(func() actor.Mailbox { return &g.mailbox }))
+		pid, err := n.system.Root.SpawnNamed(props, fmt.Sprintf("s%02d", i))
+		if err != nil {
+			return fmt.Errorf("actors: shard %d: %w", i, err)
+		}
+		n.gateways[i], n.pids[i] = g, pid
+	}
+	n.stop = make(chan struct{})
+	n.loop.Go(n.run)
+	n.cfg.Logger.Info("core started", "node", n.cfg.Name, "term", n.cfg.Term, "shards", link.Shards)
+	return nil
+}
+
+// Stop closes all shards: nothing leaves after it returns. Links should be closed
+// before.
+func (n *Node) Stop() {
+	close(n.stop)
+	n.loop.Wait()
+	for _, g := range n.gateways {
+		g.shut()
+	}
+	for _, pid := range n.pids {
+		_ = n.system.Root.StopFuture(pid).Wait()
+	}
+	n.system.Shutdown()
+}
+
+// Name is the node's.
+func (n *Node) Name() string { return n.cfg.Name }
+
+// Stats are the node's counters. They live and are read while it runs.
+func (n *Node) Stats() *Stats { return &n.stats }
+
+// Stats counts what a node did since its start. All but the gauges only rise.
+type Stats struct {
+	Up, Down     atomic.Uint64 // messages from and to edges
+	Malformed    atomic.Uint64 // messages from edges that said nothing or came to the wrong shard
+	Stale        atomic.Uint64 // messages of an epoch that is over
+	Spawned      atomic.Uint64 // activations, users and rooms
+	Passivated   atomic.Uint64
+	Panics       atomic.Uint64 // of activations and gateways
+	Parked       atomic.Uint64 // activations parked after their third panic in a minute
+	Reopened     atomic.Uint64 // shards reopened after a panic of their gateway
+	LateTicks    atomic.Uint64 // deadlines that waited for a full inbox
+	Unreachable  atomic.Uint64 // leases that lapsed
+	Users, Rooms atomic.Int64  // gauges: resident activations
+}
+
+// post sends a message to the gateway of a shard.
+func (n *Node) post(shard uint32, msg any) { n.system.Root.Send(n.pids[shard], msg) }
+
+// severe passes on what the actor system logs as an error; failures of activations are
+// logged by their gateway.
+type severe struct{ slog.Handler }
+
+func (s severe) Enabled(ctx context.Context, l slog.Level) bool {
+	return l >= slog.LevelError && s.Handler.Enabled(ctx, l)
+}
