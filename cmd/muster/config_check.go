@@ -5,7 +5,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"strings"
 	"time"
 )
 
@@ -126,22 +125,6 @@ func (c *Config) checkValues() error {
 	if c.LogFormat != "text" && c.LogFormat != "json" {
 		return fmt.Errorf("log-format: %q is unknown; write text or json", c.LogFormat)
 	}
-	_, err := audienceRules(c.DefaultAudience)
+	_, err := defaultAudience(c.DefaultAudience)
 	return err
-}
-
-// audienceRules reads field=rule pairs; fields that are not named are for everyone.
-func audienceRules(pairs []string) (map[string]string, error) {
-	rules := map[string]string{"state": "everyone", "last_seen": "everyone", "status": "everyone", "devices": "everyone", "activity": "everyone", "typing": "everyone", "receipts": "everyone"}
-	for _, pair := range pairs {
-		field, rule, ok := strings.Cut(pair, "=")
-		if _, known := rules[field]; !ok || !known {
-			return nil, fmt.Errorf("default-audience: %q is not field=rule; fields are state, last_seen, status, devices, activity, typing, receipts", pair)
-		}
-		if rule != "everyone" && rule != "contacts" && rule != "nobody" {
-			return nil, fmt.Errorf("default-audience: rule %q is unknown; write everyone, contacts or nobody", rule)
-		}
-		rules[field] = rule
-	}
-	return rules, nil
 }

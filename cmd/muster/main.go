@@ -15,12 +15,19 @@ func run(args []string) int {
 	root := newRoot()
 	root.SetArgs(args)
 	err := root.Execute()
-	if err == nil {
-		return 0
+	if err != nil {
+		fmt.Fprintln(root.ErrOrStderr(), "muster: "+oneLine(err.Error()))
 	}
-	fmt.Fprintln(root.ErrOrStderr(), "muster: "+err.Error())
+	return exitCode(err)
+}
+
+// exitCode is 0 without an error, 1 for a fault and 2 for bad usage.
+func exitCode(err error) int {
 	var f faultError
-	if errors.As(err, &f) {
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &f):
 		return 1
 	}
 	return 2

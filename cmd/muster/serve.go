@@ -1,6 +1,105 @@
 package main
 
-import "github.com/spf13/cobra"
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
 
-func serveCommand() *cobra.Command { return &cobra.Command{Use: "serve"} }
-func watchCommand() *cobra.Command { return &cobra.Command{Use: "watch"} }
+	"github.com/spf13/cobra"
+)
+
+func serveCommand() *cobra.Command {
+	var printOnly bool
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Run the server",
+		Long: `Run the server. Each flag is also a key of the YAML file (--config) and an environment
+variable: --api-listen is api-listen and MUSTER_API_LISTEN. Flags win over the
+environment, the environment over the file.
+
+SIGTERM or SIGINT sends the clients away over drain-window and then stops; the second one
+stops at once.`,
+		Example: "  muster serve --dev\n  muster serve --config muster.yaml --print-config",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, from, err := loadConfig(cmd.Flags(), environment())
+			if err != nil {
+				return err
+			}
+			if err := cfg.check(from); err != nil {
+				return err
+			}
+			if printOnly {
+				return fault(printConfig(cmd.OutOrStdout(), cfg, from))
+			}
+			signals := make(chan os.Signal, 2)
+			signal.Notify(signals, syscall.SIGTERM, os.Interrupt)
+			defer signal.Stop(signals)
+			applyRuntime(cfg)
+			return serve(cmd.Context(), cfg, cmd.ErrOrStderr(), signals)
+		},
+	}
+	addFlags(cmd.Flags())
+	cmd.Flags().BoolVar(&printOnly, "print-config", false, "print the settings and where each came from, and exit")
+	return cmd
+}
+
+// serve runs a server until a signal came and it has drained, or a second one came.
+func serve(ctx context.Context, cfg Config, stderr io.Writer, signals <-chan os.Signal) error {
+	s, err := startServer(ctx, cfg, newLogger(cfg, stderr))
+	if err != nil {
+		return err
+	}
+	if cfg.Dev {
+		fmt.Fprint(stderr, s.devNotice())
+	}
+	if cfg.Data != "" {
+		fmt.Fprintf(stderr, "data %s: this version stores nothing yet; a restart forgets all\n", cfg.Data)
+	}
+	fmt.Fprintf(stderr, "ready listen=%s api=%s node=%s\n", s.listen.Addr(), s.apiListen.Addr(), cfg.NodeName)
+
+	select {
+	case sig := <-signals:
+		s.log.Info("draining; a second signal stops at once", "signal", sig, "window", cfg.DrainWindow)
+	case err := <-s.failed:
+		s.close()
+		return faultf("the server stopped: %w", err)
+	case <-ctx.Done():
+		s.close()
+		return nil
+	}
+	drain, cancel := context.WithCancel(ctx)
+	defer cancel()
+	drained := make(chan struct{})
+	go func() {
+		defer close(drained)
+		s.drain(drain)
+	}()
+	select {
+	case <-signals:
+		s.log.Info("stopping at once")
+		cancel()
+		<-drained
+	case <-drained:
+	}
+	s.close()
+	return nil
+}
+
+// devNotice says what --dev means.
+func (s *server) devNotice() string {
+	host := s.listen.Addr().String()
+	var b strings.Builder
+	fmt.Fprintf(&b, "muster --dev: to try it out, on this machine only\n")
+	fmt.Fprintf(&b, "  demo       http://%s/   (open it in two tabs)\n", host)
+	fmt.Fprintf(&b, "  clients    ws://%s/v1/ws   token: muster token alice\n", host)
+	fmt.Fprintf(&b, "  HTTP API   http://%s/v1/openapi.json   Authorization: Bearer %s\n", s.apiListen.Addr(), devSecret)
+	fmt.Fprintf(&b, "  keys       tokens HS256 %q, API %q: known to everybody\n", devSecret, devSecret)
+	fmt.Fprintf(&b, "  audience   everyone sees everything, unless a user says otherwise\n")
+	fmt.Fprintf(&b, "  data       in memory; a restart forgets all\n")
+	return b.String()
+}

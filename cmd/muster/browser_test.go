@@ -1,0 +1,520 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/accessibility"
+	"github.com/chromedp/cdproto/cdp"
+	chromelog "github.com/chromedp/cdproto/log"
+	"github.com/chromedp/cdproto/page"
+	"github.com/chromedp/cdproto/runtime"
+	"github.com/chromedp/cdproto/target"
+	"github.com/chromedp/chromedp"
+)
+
+// The demo page in a real browser against a real server. What one tab does is
+// asserted by what another one shows.
+
+// soon is the time that a page gets to show what it was told; machines under test are slow.
+const soon = 15 * time.Second
+
+func TestBrowser(t *testing.T) {
+	chrome := chromium(t)
+	b := &browser{root: startBrowser(t, chrome), server: &process{binary: buildBinary(t), listen: "127.0.0.1:0"}}
+	b.server.start(t)
+
+	t.Run("two people see each other", b.testTwoPeople)
+	t.Run("text of others is shown as text", b.testEscaping)
+	t.Run("a second tab keeps its user online", b.testSecondTab)
+	t.Run("a reload is seen by nobody", b.testReload)
+	t.Run("a duplicated tab is a device of its own", b.testDuplicatedTab)
+	t.Run("a killed tab is offline after its grace", b.testKilledTab)
+	t.Run("signing out is seen at once", b.testSignOut)
+	t.Run("a phone shows all without sideways scrolling", b.testPhone)
+	t.Run("keyboard and screen reader", b.testAccessible)
+	t.Run("pages reconnect by themselves after a restart", b.testRestart)
+}
+
+func (b *browser) testTwoPeople(t *testing.T) {
+	alice := b.open(t, "/?as=alice&watch=bob")
+	alice.eventually("connected", shown("#connection[data-state=connected]"))
+	alice.eventually("bob is not here yet", person("bob", "offline"))
+	bob := b.open(t, "/")
+	bob.click(`#choices [data-name="bob"]`)
+	for _, both := range []struct {
+		tab   *tab
+		other string
+	}{{alice, "bob"}, {bob, "alice"}} {
+		both.tab.eventually("sees the other online", person(both.other, "online"))
+		both.tab.eventually("sees the other's device", shown(`.person[data-user="%s"] .device[data-class="web"]`, both.other))
+		both.tab.eventually("sees both on this page", `document.querySelectorAll("#occupants li").length === 2`)
+	}
+	alice.eventually("latency", `/^[0-9.]+ ms$/.test(document.querySelector("#latency").textContent)`)
+
+	bob.click(`#states input[value="dnd"]`)
+	alice.eventually("bob is busy", person("bob", "dnd"))
+	bob.keys("#status-text", "in a call\r")
+	alice.eventually("bob's status text", text(`.person[data-user="bob"] .text`, "“in a call”"))
+	bob.click(`#states input[value="online"]`)
+	alice.eventually("bob is online again", person("bob", "online"))
+
+	bob.keys(`.person[data-user="alice"] .type-to`, "hi")
+	alice.eventually("bob is typing", shown(`.person[data-user="bob"] .typing`))
+	bob.keys(`.person[data-user="alice"] .type-to`, "\r")
+	alice.eventually("bob stopped typing", not(shown(`.person[data-user="bob"] .typing`)))
+
+	bob.click(`#states input[value="invisible"]`)
+	alice.eventually("bob seems offline", person("bob", "offline"))
+	alice.eventually("nothing of bob is left", `!document.querySelector('.person[data-user="bob"] .device') && !document.querySelector('.person[data-user="bob"] .text').textContent`)
+	alice.eventually("bob is not on this page", not(shown(`#occupants [data-user="bob"]`)))
+	bob.eventually("bob knows that he is hidden", shown("#hidden-banner"))
+	bob.eventually("bob still sees alice", person("alice", "online"))
+	bob.click("#unhide")
+	alice.eventually("bob is back", person("bob", "online"))
+	alice.eventually("and on this page", shown(`#occupants [data-user="bob"]`))
+	bob.eventually("the banner is gone", not(shown("#hidden-banner")))
+}
+
+func (b *browser) testEscaping(t *testing.T) {
+	const nasty = `<img src=x onerror="document.title='owned'">`
+	alice := b.open(t, "/?as=alice&watch=mallory")
+	mallory := b.open(t, "/?as=mallory&watch=alice")
+	mallory.eventually("connected", shown("#connection[data-state=connected]"))
+	mallory.click(`#states input[value="away"]`)
+	mallory.keys("#status-text", nasty+"\r")
+	quoted, _ := json.Marshal("“" + nasty + "”")
+	alice.eventually("the text as it was typed", fmt.Sprintf(`document.querySelector('.person[data-user="mallory"] .text').textContent === %s`, quoted))
+	alice.eventually("no element came of it", `!document.querySelector("#app img") && document.title === "Alice · Muster"`)
+}
+
+func (b *browser) testSecondTab(t *testing.T) {
+	alice := b.open(t, "/?as=alice&watch=bob,witness")
+	first := b.open(t, "/?as=bob&watch=alice")
+	second := first.sibling("/?as=bob&watch=alice")
+	witness := b.open(t, "/?as=witness&watch=alice")
+	for _, who := range []string{"bob", "witness"} {
+		alice.eventually(who+" is here", person(who, "online"))
+	}
+	second.eventually("connected", shown("#connection[data-state=connected]"))
+	before := alice.lines("Bob")
+
+	first.close()
+	witness.close() // later, so when its grace is over that of bob's first tab is over too
+	alice.eventually("the witness is offline", person("witness", "offline"))
+	alice.must("bob is online through his second tab", person("bob", "online"))
+	if after := alice.lines("Bob"); after != before {
+		t.Fatalf("closing one of two tabs was seen by others: log was %q, is %q", before, after)
+	}
+	second.close()
+	alice.eventually("bob is offline with his last tab", person("bob", "offline"))
+}
+
+func (b *browser) testReload(t *testing.T) {
+	alice := b.open(t, "/?as=alice&watch=bob")
+	bob := b.open(t, "/?as=bob&watch=alice")
+	alice.eventually("bob is here", person("bob", "online"))
+	bob.eventually("connected", shown("#connection[data-state=connected]"))
+	before, device, session := alice.lines("Bob"), bob.stored("device"), bob.stored("session")
+	bob.do(chromedp.Reload())
+	bob.eventually("connected again", shown("#connection[data-state=connected]"))
+	if device != bob.stored("device") || session != bob.stored("session") {
+		t.Errorf("after a reload device and session are %s %s, were %s %s", bob.stored("device"), bob.stored("session"), device, session)
+	}
+	bob.keys(`.person[data-user="alice"] .type-to`, "x") // arrives after all that the reload caused
+	alice.eventually("bob is typing", shown(`.person[data-user="bob"] .typing`))
+	if after := alice.lines("Bob"); after != before {
+		t.Fatalf("a reload was seen by others: log was %q, is %q", before, after)
+	}
+}
+
+func (b *browser) testDuplicatedTab(t *testing.T) {
+	bob := b.open(t, "/?as=bob&watch=alice")
+	bob.eventually("connected", shown("#connection[data-state=connected]"))
+	opened := chromedp.WaitNewTarget(bob.ctx, func(i *target.Info) bool { return i.Type == "page" })
+	bob.do(chromedp.Evaluate[chromedp.Void](`void window.open(location.href)`)) // a page that it opens gets a copy of its session storage
+	copied := bob.attach(<-opened)
+	copied.eventually("connected", shown("#connection[data-state=connected]"))
+	if bob.stored("device") == copied.stored("device") || bob.stored("session") == copied.stored("session") {
+		t.Fatal("the copied tab has taken over the device of the tab it was copied from")
+	}
+	bob.must("the first tab keeps its connection", shown("#connection[data-state=connected]"))
+}
+
+func (b *browser) testKilledTab(t *testing.T) {
+	alice := b.open(t, "/?as=alice&watch=bob")
+	bob := b.open(t, "/?as=bob&watch=alice")
+	alice.eventually("bob is here", person("bob", "online"))
+	killed := time.Now()
+	bob.crash()
+	alice.eventually("bob is offline", person("bob", "offline"))
+	if took := time.Since(killed); took < 4*time.Second || took > 9*time.Second {
+		t.Errorf("a killed tab was offline after %v, want its grace of 5 s", took)
+	}
+	alice.eventually("when he was last seen", `/last seen (just now|1 min ago)/.test(document.querySelector('.person[data-user="bob"] .line').textContent)`)
+}
+
+func (b *browser) testSignOut(t *testing.T) {
+	alice := b.open(t, "/?as=alice&watch=bob")
+	bob := b.open(t, "/?as=bob&watch=alice")
+	alice.eventually("bob is here", person("bob", "online"))
+	bob.eventually("connected", shown("#connection[data-state=connected]"))
+	left := time.Now()
+	bob.click("#sign-out")
+	alice.eventually("bob is offline", person("bob", "offline"))
+	if took := time.Since(left); took > 4*time.Second {
+		t.Errorf("signing out was seen after %v, want at once: less than the 5 s of a closed tab", took)
+	}
+	bob.eventually("the first page", shown("#welcome"))
+}
+
+func (b *browser) testPhone(t *testing.T) {
+	const width = 360
+	long := strings.Repeat("a-very-long-name", 4)
+	fits := fmt.Sprintf(`document.documentElement.scrollWidth <= %d && [...document.querySelectorAll("body *")].filter((e) => e.checkVisibility() && !e.closest(".unseen, svg"))
+		.every((e) => e.getBoundingClientRect().right <= %d)`, width, width)
+	phone := b.open(t, "/")
+	phone.do(chromedp.EmulateViewport(width, 740, chromedp.EmulateMobile, chromedp.EmulateTouch))
+	phone.eventually("the first page fits", fits)
+	phone.do(chromedp.Navigate(b.server.url("/?as=" + long + "&watch=bob,carol," + long + "x")))
+	other := b.open(t, "/?as=bob&watch="+long)
+	other.eventually("connected", shown("#connection[data-state=connected]"))
+	other.click(`#states input[value="dnd"]`)
+	other.keys("#status-text", strings.Repeat("w", 100)+"\r")
+	phone.eventually("a long status text", shown(`.person[data-user="bob"] .text`))
+	other.keys(`.person .type-to`, "x")
+	phone.eventually("typing", shown(`.person[data-user="bob"] .typing`))
+	phone.click(`#states input[value="invisible"]`)
+	phone.eventually("the banner", shown("#hidden-banner"))
+	phone.click(".facts summary")
+	phone.eventually("the page fits", fits)
+}
+
+func (b *browser) testAccessible(t *testing.T) {
+	tab := b.open(t, "/")
+	tab.namedControls(4)
+	tab.do(chromedp.Focus(chromedp.CSS(`#choices [data-name="alice"]`)), chromedp.KeyEvent("\r"))
+	tab.eventually("signed in by keyboard", shown("#connection[data-state=connected]"))
+	tab.do(chromedp.Focus(chromedp.CSS("#add-name")), chromedp.KeyEvent("Zoë M.\r"))
+	tab.eventually("a name became an id", shown(`.person[data-user="zoe-m."]`))
+	tab.namedControls(12)
+	tab.must("changes are announced", `document.querySelector("#log").getAttribute("role") === "log" && document.querySelector("#connection-text").getAttribute("role") === "status"`)
+}
+
+func (b *browser) testRestart(t *testing.T) {
+	alice := b.open(t, "/?as=alice&watch=bob")
+	bob := b.open(t, "/?as=bob&watch=alice")
+	alice.eventually("bob is here", person("bob", "online"))
+	b.server.kill(t)
+	for _, tab := range []*tab{alice, bob} {
+		tab.eventually("says that the connection is lost", shown("#connection[data-state=waiting], #connection[data-state=connecting]"))
+	}
+	alice.must("what is known is kept, marked as not confirmed", shown(`.person.stale[data-user="bob"][data-state="online"]`))
+	b.server.start(t)
+	alice.eventually("connected by itself", shown("#connection[data-state=connected]"))
+	bob.eventually("connected by itself", shown("#connection[data-state=connected]"))
+	alice.eventually("bob is here", shown(`.person:not(.stale)[data-user="bob"][data-state="online"]`))
+	bob.eventually("alice is here", shown(`.person:not(.stale)[data-user="alice"][data-state="online"]`))
+	bob.keys(`.person[data-user="alice"] .type-to`, "x")
+	alice.eventually("and all works as before", shown(`.person[data-user="bob"] .typing`))
+}
+
+// Conditions, as JavaScript.
+
+func shown(selector string, args ...any) string {
+	quoted, _ := json.Marshal(fmt.Sprintf(selector, args...))
+	return fmt.Sprintf(`!!document.querySelector(%s)?.checkVisibility()`, quoted)
+}
+
+func person(user, state string) string {
+	return shown(`.person[data-user="%s"][data-state="%s"]`, user, state)
+}
+
+func text(selector, want string) string {
+	s, _ := json.Marshal(selector)
+	w, _ := json.Marshal(want)
+	return fmt.Sprintf(`document.querySelector(%s)?.textContent === %s`, s, w)
+}
+
+func not(condition string) string { return "!(" + condition + ")" }
+
+// chromium is the browser to test with. Without one the test fails: it must not pass
+// in silence where nobody installed it.
+func chromium(t *testing.T) string {
+	t.Helper()
+	if os.Getenv("MUSTER_NO_BROWSER") == "1" {
+		t.Skip("MUSTER_NO_BROWSER=1: no browser tests")
+	}
+	for _, name := range []string{"/usr/bin/chromium", "chromium", "chromium-browser", "google-chrome"} {
+		if path, err := exec.LookPath(name); err == nil {
+			return path
+		}
+	}
+	t.Fatal("no Chromium found. Install it (Debian: apt-get install -y chromium), or set MUSTER_NO_BROWSER=1 to go without the browser tests.")
+	return ""
+}
+
+type browser struct {
+	root   context.Context
+	server *process
+}
+
+func startBrowser(t *testing.T, chrome string) context.Context {
+	t.Helper()
+	opts := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(chrome), chromedp.NoSandbox, chromedp.DisableGPU)
+	ctx, stop := chromedp.NewExecAllocator(context.Background(), opts...)
+	t.Cleanup(stop)
+	ctx, cancel := chromedp.NewContext(ctx)
+	t.Cleanup(cancel)
+	if err := chromedp.Do(ctx); err != nil {
+		t.Fatalf("%s does not start: %v", chrome, err)
+	}
+	return ctx
+}
+
+// tab is one page. It fails the test for any exception or breach of the content
+// security policy in it.
+type tab struct {
+	t     *testing.T
+	b     *browser
+	ctx   context.Context
+	close context.CancelFunc
+}
+
+// open opens path in a profile of its own, so nothing is shared with other tabs.
+func (b *browser) open(t *testing.T, path string) *tab {
+	t.Helper()
+	return b.tab(t, b.root, path, chromedp.WithNewBrowserContext())
+}
+
+// sibling opens path in another tab of the same profile.
+func (tb *tab) sibling(path string) *tab {
+	tb.t.Helper()
+	return tb.b.tab(tb.t, tb.ctx, path)
+}
+
+// attach is the tab of a page that a page opened.
+func (tb *tab) attach(id target.ID) *tab {
+	tb.t.Helper()
+	return tb.b.tab(tb.t, tb.ctx, "", chromedp.WithTargetID(id))
+}
+
+func (b *browser) tab(t *testing.T, parent context.Context, path string, opts ...chromedp.ContextOption) *tab {
+	t.Helper()
+	ctx, cancel := chromedp.NewContext(parent, opts...)
+	tb := &tab{t: t, b: b, ctx: ctx, close: cancel}
+	t.Cleanup(cancel)
+	fault := func(ev any) {
+		switch e := ev.(type) {
+		case *runtime.EventExceptionThrown:
+			t.Errorf("%s: exception: %s %v", path, e.ExceptionDetails.Text, e.ExceptionDetails.Exception)
+		case *chromelog.EventEntryAdded:
+			if e.Entry.Source == chromelog.EntrySourceSecurity {
+				t.Errorf("%s: %s", path, e.Entry.Text)
+			}
+		}
+	}
+	if err := chromedp.Listen(ctx, fault); err != nil {
+		t.Fatalf("open %s: %v", path, err)
+	}
+	if path != "" {
+		tb.do(chromedp.EmulateViewport(1120, 800), chromedp.Navigate(b.server.url(path)))
+	}
+	return tb
+}
+
+func (tb *tab) do(steps ...chromedp.Action[chromedp.Void]) {
+	tb.t.Helper()
+	ctx, cancel := context.WithTimeout(tb.ctx, soon)
+	defer cancel()
+	if err := chromedp.Do(ctx, steps...); err != nil {
+		tb.t.Fatalf("%v\n%s", err, tb.b.server.log())
+	}
+}
+
+func (tb *tab) click(selector string) {
+	tb.t.Helper()
+	tb.do(chromedp.Click(chromedp.CSS(selector)))
+}
+
+func (tb *tab) keys(selector, keys string) {
+	tb.t.Helper()
+	tb.do(chromedp.SendKeys(chromedp.CSS(selector), keys))
+}
+
+// eventually waits until the JavaScript condition holds.
+func (tb *tab) eventually(what, condition string) {
+	tb.t.Helper()
+	ctx, cancel := context.WithTimeout(tb.ctx, soon)
+	defer cancel()
+	every := time.NewTicker(20 * time.Millisecond)
+	defer every.Stop()
+	for {
+		// An error is a page in the middle of a navigation, or the end of the time.
+		if ok, err := chromedp.Run(ctx, chromedp.Evaluate[bool](condition)); err == nil && ok {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			tb.t.Fatalf("%s: not within %v: %s\nthe page says:\n%s\n%s", what, soon, condition, tb.text(), tb.b.server.log())
+		case <-every.C:
+		}
+	}
+}
+
+// must asserts what has to hold now.
+func (tb *tab) must(what, condition string) {
+	tb.t.Helper()
+	if ok, err := chromedp.Run(tb.ctx, chromedp.Evaluate[bool](condition)); err != nil || !ok {
+		tb.t.Fatalf("%s: not so: %s (%v)\nthe page says:\n%s", what, condition, err, tb.text())
+	}
+}
+
+func (tb *tab) eval(expression string) string {
+	ctx, cancel := context.WithTimeout(tb.ctx, soon)
+	defer cancel()
+	s, err := chromedp.Run(ctx, chromedp.Evaluate[string](expression))
+	if err != nil {
+		return err.Error()
+	}
+	return s
+}
+
+func (tb *tab) text() string { return tb.eval(`document.body.innerText`) }
+
+// lines is what the page's log says of someone, the newest first.
+func (tb *tab) lines(of string) string {
+	return tb.eval(fmt.Sprintf(`[...document.querySelectorAll("#log li span")].map((e) => e.textContent).filter((s) => s.startsWith(%q)).join("; ")`, of))
+}
+
+// stored is what the client keeps in the tab for bob.
+func (tb *tab) stored(key string) string {
+	tb.t.Helper()
+	v := tb.eval(fmt.Sprintf(`sessionStorage.getItem("muster.bob.%s") || ""`, key))
+	if v == "" {
+		tb.t.Fatalf("no %s in the session storage", key)
+	}
+	return v
+}
+
+// crash kills the process that shows the page; nothing of the page runs after it.
+func (tb *tab) crash() {
+	tb.t.Helper()
+	ctx, cancel := context.WithCancel(tb.ctx)
+	go func() {
+		_, _ = chromedp.Call(ctx, page.Crash, cdp.Empty{}) // never answered
+	}()
+	tb.t.Cleanup(cancel)
+}
+
+// namedControls asserts that each control has a name for a screen reader, and that at least n are there.
+func (tb *tab) namedControls(n int) {
+	tb.t.Helper()
+	tree, err := chromedp.Call(tb.ctx, accessibility.GetFullAXTree, accessibility.GetFullAXTreeParams{})
+	if err != nil {
+		tb.t.Fatal(err)
+	}
+	controls := 0
+	for _, node := range tree.Nodes {
+		if node.Ignored || node.Role == nil {
+			continue
+		}
+		role := strings.Trim(string(node.Role.Value), `"`)
+		switch role {
+		case "button", "link", "textbox", "radio", "DisclosureTriangle":
+			controls++
+			if node.Name == nil || strings.Trim(string(node.Name.Value), `" `) == "" {
+				tb.t.Errorf("a %s has no name", role)
+			}
+		}
+	}
+	if controls < n {
+		tb.t.Errorf("%d controls found, want at least %d", controls, n)
+	}
+}
+
+// process is a running `muster serve --dev`.
+type process struct {
+	binary string
+	listen string // after the first start: the address that later ones take again
+	cmd    *exec.Cmd
+	stderr *output
+}
+
+func buildBinary(t *testing.T) string {
+	t.Helper()
+	binary := filepath.Join(t.TempDir(), "muster")
+	if out, err := exec.Command("go", "build", "-o", binary, ".").CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	return binary
+}
+
+func (p *process) start(t *testing.T) {
+	t.Helper()
+	p.stderr = &output{ready: make(chan string, 1)}
+	p.cmd = exec.Command(p.binary, "serve", "--dev", "--listen", p.listen, "--api-listen", "127.0.0.1:0")
+	p.cmd.Stderr = p.stderr
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	cmd := p.cmd
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	select {
+	case p.listen = <-p.stderr.ready:
+	case <-time.After(soon):
+		t.Fatalf("the server was not ready within %v\n%s", soon, p.log())
+	}
+}
+
+// kill ends the server without a word.
+func (p *process) kill(t *testing.T) {
+	t.Helper()
+	if err := p.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = p.cmd.Wait() // reports the kill
+}
+
+func (p *process) url(path string) string { return "http://" + p.listen + path }
+func (p *process) log() string            { return "the server says:\n" + p.stderr.String() }
+
+var readyLine = regexp.MustCompile(`(?m)^ready listen=(\S+)`)
+
+// output keeps what a process writes and finds the address in its line of readiness.
+type output struct {
+	mu    sync.Mutex
+	all   bytes.Buffer
+	ready chan string
+	found bool
+}
+
+func (o *output) Write(b []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.all.Write(b)
+	if m := readyLine.FindSubmatch(o.all.Bytes()); m != nil && !o.found && bytes.HasSuffix(b, []byte("\n")) {
+		o.found = true
+		o.ready <- string(m[1])
+	}
+	return len(b), nil
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.all.String()
+}

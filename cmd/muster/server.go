@@ -1,0 +1,263 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"muster/actors"
+	"muster/actors/link"
+	"muster/actors/presence"
+	"muster/actors/room"
+	"muster/edge"
+	"muster/edge/api"
+	"muster/edge/auth"
+	"muster/edge/demo"
+)
+
+// server is one node: a core and an edge in one process, with a link between them, and
+// the two listeners.
+type server struct {
+	cfg  Config
+	log  *slog.Logger
+	core *actors.Node
+	edge *edge.Edge
+	pipe *link.Pipe
+	stop context.CancelFunc // ends what refreshes in the background
+
+	listen, apiListen net.Listener
+	clients, api      *http.Server
+	failed            chan error
+	draining          atomic.Bool
+}
+
+// startServer starts a node; it takes clients when it returned. Errors are bad usage or
+// faults.
+func startServer(ctx context.Context, cfg Config, log *slog.Logger) (*server, error) {
+	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
+	s := &server{cfg: cfg, log: log, stop: stop, failed: make(chan error, 2)}
+	if err := s.open(ctx); err != nil {
+		s.close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *server) open(ctx context.Context) error {
+	var err error
+	if s.listen, err = listen("listen", s.cfg.Listen); err != nil {
+		return err
+	}
+	if s.apiListen, err = listen("api-listen", s.cfg.APIListen); err != nil {
+		return err
+	}
+	if err := s.startCore(); err != nil {
+		return err
+	}
+	verifier, err := newVerifier(ctx, s.cfg, s.log)
+	if err != nil {
+		return err
+	}
+	if err := s.startEdge(verifier); err != nil {
+		return err
+	}
+	return s.startHTTP()
+}
+
+// listen opens a port; the error says what to do when it is taken.
+func listen(name, addr string) (net.Listener, error) {
+	ln, err := net.Listen("tcp", addr)
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return nil, faultf("%s: %s is in use by another program; stop it or choose another port with --%s", name, addr, name)
+	case err != nil:
+		return nil, faultf("%s: cannot listen on %s: %w", name, addr, rootCause(err))
+	}
+	return ln, nil
+}
+
+func (s *server) startCore() error {
+	rules, err := defaultAudience(s.cfg.DefaultAudience)
+	if err != nil {
+		return err
+	}
+	p := presence.DefaultConfig()
+	p.Audience = rules
+	p.GraceGone, p.GraceSilence, p.GraceDrain, p.GraceInactive = s.cfg.GraceGone, s.cfg.GraceSilence, s.cfg.GraceDrain, s.cfg.GraceInactive
+	p.GraceNodeLost = s.cfg.GraceSilence
+	p.Resumable = s.cfg.ResumeWindow
+	p.Devices = s.cfg.MaxDevices
+	core, err := actors.New(actors.Config{
+		Name:     s.cfg.NodeName,
+		Presence: &p,
+		Room:     room.Config{GraceGone: s.cfg.GraceGone, GraceSilence: s.cfg.GraceSilence, GraceDrain: s.cfg.GraceDrain},
+		Logger:   s.log,
+	})
+	if err != nil {
+		return err
+	}
+	if err := core.Start(); err != nil {
+		return fault(err)
+	}
+	s.core = core
+	return nil
+}
+
+func newVerifier(ctx context.Context, cfg Config, log *slog.Logger) (*auth.Verifier, error) {
+	list, err := keys(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return auth.New(ctx, auth.Config{
+		Keys: list, JWKSURLs: cfg.JWKSURL, Issuer: cfg.Issuer, Audience: cfg.Audience,
+		AllowShortSecret: cfg.Dev, Log: log,
+	})
+}
+
+func (s *server) startEdge(verifier *auth.Verifier) error {
+	var err error
+	s.edge, err = edge.New(edge.Config{
+		Node: s.cfg.NodeName, Auth: verifier, Origins: s.cfg.Origin,
+		PingInterval: s.cfg.Ping, PongTimeout: s.cfg.Pong, IdleAfter: s.cfg.AwayAfter, DrainWindow: s.cfg.DrainWindow,
+		MaxConns: s.cfg.MaxConns, MaxWatches: s.cfg.MaxWatches,
+		ConnectRate: edge.Rate{PerSecond: s.cfg.AdmitNew, Burst: 2 * s.cfg.AdmitNew},
+		ResumeRate:  edge.Rate{PerSecond: s.cfg.AdmitResume, Burst: 2 * s.cfg.AdmitResume},
+		CommandRate: edge.Rate{PerSecond: s.cfg.ConnRate, Burst: float64(s.cfg.ConnBurst)},
+		UserRate:    edge.Rate{PerSecond: s.cfg.UserRate, Burst: 2 * s.cfg.UserRate},
+		Log:         s.log,
+	})
+	if err != nil {
+		return fault(err)
+	}
+	s.pipe = link.NewPipe(s.cfg.NodeName, uint64(time.Now().UnixNano()), s.edge, s.core)
+	s.pipe.Dial()
+	return nil
+}
+
+func (s *server) startHTTP() error {
+	apiKeys, err := apiKeys(s.cfg)
+	if err != nil {
+		return err
+	}
+	registry := newRegistry(s.core)
+	calls, err := api.New(api.Config{
+		Caller: s.edge, Keys: apiKeys, Ready: s.notReady, Version: versionString(), Log: s.log,
+		Gatherer: registry, Registerer: registry,
+	})
+	if err != nil {
+		return fault(err)
+	}
+	front := http.NewServeMux()
+	front.Handle("/v1/ws", s.edge.Handler())
+	api.Health(front, s.notReady)
+	if s.cfg.Dev {
+		front.Handle("/", demo.Handler(demo.Options{Token: s.demoToken}))
+	}
+	s.clients = s.newHTTP(behindProxies(front, s.cfg.TrustedProxy))
+	s.api = s.newHTTP(withPprof(calls, s.cfg))
+	if s.cfg.TLSCert != "" {
+		if s.clients.TLSConfig, err = tlsConfig(s.cfg.TLSCert, s.cfg.TLSKey, s.log); err != nil {
+			return err
+		}
+	}
+	go s.run(s.clients, s.listen)
+	go s.run(s.api, s.apiListen)
+	return nil
+}
+
+func apiKeys(cfg Config) (list []api.Key, err error) {
+	for _, text := range cfg.APIKey {
+		key, err := api.ParseKey(text, cfg.Dev)
+		if err != nil {
+			return nil, fmt.Errorf("api-key: %w", err)
+		}
+		list = append(list, key)
+	}
+	return list, nil
+}
+
+func (s *server) newHTTP(h http.Handler) *http.Server {
+	return &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: 5 * time.Second,
+		IdleTimeout:       time.Minute,
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+	}
+}
+
+func (s *server) run(h *http.Server, ln net.Listener) {
+	var err error
+	if h.TLSConfig != nil {
+		err = h.ServeTLS(ln, "", "")
+	} else {
+		err = h.Serve(ln)
+	}
+	if !errors.Is(err, http.ErrServerClosed) {
+		s.failed <- err
+	}
+}
+
+// demoToken signs tokens for whoever asks; only --dev serves it.
+func (s *server) demoToken(user string) (string, error) {
+	key, err := signingKey(s.cfg)
+	if err != nil {
+		return "", err
+	}
+	return mint(s.cfg, key, "", user, "", 24*time.Hour)
+}
+
+// notReady says why the node should get no clients now.
+func (s *server) notReady() []string {
+	if s.draining.Load() {
+		return []string{"draining"}
+	}
+	return nil
+}
+
+// drain turns readiness off and sends the clients away; ctx cuts it short.
+func (s *server) drain(ctx context.Context) {
+	s.draining.Store(true)
+	if err := s.edge.Drain(ctx); err != nil && ctx.Err() == nil {
+		s.log.Warn("drain", "error", err)
+	}
+}
+
+// close stops everything at once, in the order of the way of a message.
+func (s *server) close() {
+	s.stop()
+	for _, h := range []*http.Server{s.clients, s.api} {
+		if h != nil {
+			_ = h.Close()
+		}
+	}
+	for _, ln := range []net.Listener{s.listen, s.apiListen} {
+		if ln != nil {
+			_ = ln.Close()
+		}
+	}
+	if s.pipe != nil {
+		s.pipe.Close(true)
+	}
+	if s.edge != nil {
+		_ = s.edge.Close()
+	}
+	if s.core != nil {
+		s.core.Stop()
+	}
+}
+
+func newRegistry(core *actors.Node) *prometheus.Registry {
+	registry := prometheus.NewRegistry()
+	registerProcess(registry)
+	registerCore(registry, core.Stats())
+	return registry
+}
