@@ -1,0 +1,408 @@
+package actors
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"muster/actors/link"
+	"muster/actors/presence"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// testEdge is an edge without sockets: it holds sessions and watches, announces them as
+// the rules say, and writes down what its watchers and its conns are told.
+type testEdge struct {
+	t    testing.TB
+	name string
+
+	mu        sync.Mutex
+	up        link.Uplink
+	announced map[uint32]uint64
+	announces int
+	sessions  map[string]*link.Attach        // by session
+	watches   map[string][]string            // watcher → users
+	rooms     map[string][]*link.RoomCommand // room → enters
+	masks     map[string]uint32              // watcher>user → mask
+	vers      map[string][2]uint64
+	shown     map[string]string // watcher>user → what it shows
+	log       []string          // "watcher>user: state"
+	told      []string          // closes, replies, room changes …
+	answers   map[uint64]*link.Down
+	calls     uint64
+	silent    bool // never announces
+}
+
+func newTestEdge(t testing.TB, name string) *testEdge {
+	return &testEdge{t: t, name: name, announced: map[uint32]uint64{}, sessions: map[string]*link.Attach{}, watches: map[string][]string{},
+		rooms: map[string][]*link.RoomCommand{}, masks: map[string]uint32{}, vers: map[string][2]uint64{},
+		shown: map[string]string{}, answers: map[uint64]*link.Down{}}
+}
+
+func (e *testEdge) LinkUp(up link.Uplink, _ uint64) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.up, e.announced = up, map[uint32]uint64{}
+}
+
+func (e *testEdge) LinkDown(uint64) {}
+
+func (e *testEdge) Beat(b *link.Beat) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for i, shard := range b.Shards {
+		if e.announced[shard] != b.Terms[i] && !e.silent {
+			e.announced[shard] = b.Terms[i]
+			e.announce(shard, b.Terms[i], "")
+		}
+	}
+}
+
+// announce says all that the edge holds of a shard, or of one user.
+func (e *testEdge) announce(shard uint32, term uint64, user string) {
+	e.announces++
+	a := &link.Announce{Id: uint64(e.announces), Term: term, SessionsDone: true, Done: true, User: user}
+	if user != "" {
+		a.App = app
+	}
+	for _, id := range slices.Sorted(maps.Keys(e.sessions)) {
+		s := e.sessions[id]
+		if shardOf(s.User) == shard && (user == "" || s.User == user) {
+			a.Sessions = append(a.Sessions, s)
+		}
+	}
+	if user == "" {
+		for _, w := range slices.Sorted(maps.Keys(e.watches)) {
+			var mine []string
+			for _, u := range e.watches[w] {
+				if shardOf(u) == shard {
+					mine = append(mine, u)
+					if s := e.shown[w+">"+u]; s != "" && !strings.HasPrefix(s, "offline") {
+						a.Seen = append(a.Seen, &link.Seen{App: app, Users: []string{u}})
+					}
+				}
+			}
+			if mine != nil {
+				a.Watches = append(a.Watches, &link.Interest{App: app, Watcher: w, Add: mine})
+			}
+		}
+		for _, room := range slices.Sorted(maps.Keys(e.rooms)) {
+			if link.ShardOf(app, link.KindRoom, room) == shard {
+				a.Rooms = append(a.Rooms, e.rooms[room]...)
+			}
+		}
+	}
+	_ = e.up.Up(&link.Up{Shard: shard, Body: &link.Up_Announce{Announce: a}})
+}
+
+func (e *testEdge) Down(d *link.Down) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	switch b := d.Body.(type) {
+	case *link.Down_Views:
+		for _, r := range b.Views.Rows {
+			if !r.Pending {
+				e.masks[b.Views.Watcher+">"+r.User] = r.Mask
+				e.see(b.Views.Watcher, r.User, [2]uint64{d.Term, r.Version}, r.View, true)
+			}
+		}
+		e.answers[b.Views.Call] = d
+	case *link.Down_Change:
+		for _, w := range e.watchersOf(b.Change.User) {
+			for _, v := range b.Change.Views {
+				if v.Mask == e.masks[w+">"+b.Change.User] {
+					e.see(w, b.Change.User, [2]uint64{d.Term, b.Change.Version}, v, false)
+				}
+			}
+		}
+	case *link.Down_Remask:
+		for i, w := range b.Remask.Watchers {
+			e.masks[w+">"+b.Remask.User] = b.Remask.Masks[i]
+			for _, v := range b.Remask.Views {
+				if v.Mask == b.Remask.Masks[i] {
+					e.see(w, b.Remask.User, [2]uint64{d.Term, b.Remask.Version}, v, true)
+				}
+			}
+		}
+	case *link.Down_Attached:
+		e.answers[b.Attached.Call] = d
+	case *link.Down_Acted:
+		e.answers[b.Acted.Call] = d
+	case *link.Down_Answer:
+		e.answers[b.Answer.Call] = d
+	case *link.Down_Room:
+		e.answers[b.Room.Call] = d
+	case *link.Down_Close:
+		e.told = append(e.told, fmt.Sprintf("close %s/%d %d", b.Close.User, b.Close.Conn, b.Close.Code))
+	case *link.Down_Again:
+		if b.Again.User == "" {
+			e.announce(d.Shard, d.Term, "")
+		} else {
+			e.announce(d.Shard, d.Term, b.Again.User)
+		}
+	case *link.Down_Typing:
+		e.told = append(e.told, fmt.Sprintf("typing %s→%s%s", b.Typing.User, b.Typing.To, b.Typing.Room))
+	case *link.Down_RoomChange:
+		c := b.RoomChange
+		e.told = append(e.told, fmt.Sprintf("%s: +%s ~%s -%s of %d%s", c.Room, users(c.Enter), users(c.Update), users(c.Leave), c.Count, all(c)))
+	}
+}
+
+func all(c *link.RoomChange) string {
+	if c.All {
+		return " all"
+	}
+	return ""
+}
+
+func users(all []*link.Occupant) string {
+	var names []string
+	for _, o := range all {
+		names = append(names, o.User)
+	}
+	return strings.Join(names, ",")
+}
+
+func (e *testEdge) watchersOf(user string) (all []string) {
+	for w, us := range e.watches {
+		if slices.Contains(us, user) {
+			all = append(all, w)
+		}
+	}
+	slices.Sort(all)
+	return all
+}
+
+// see is what a hub does: older versions are dropped, and what looks the same is not
+// shown again. exact: answers replace whatever the version.
+func (e *testEdge) see(w, user string, ver [2]uint64, v *link.View, exact bool) {
+	key := w + ">" + user
+	if last := e.vers[key]; !exact && cmp.Or(cmp.Compare(ver[0], last[0]), cmp.Compare(ver[1], last[1])) <= 0 {
+		return
+	}
+	e.vers[key] = ver
+	s := states[v.GetState()]
+	if v.GetText() != "" {
+		s += " " + v.Text
+	}
+	was, known := e.shown[key]
+	if e.shown[key] = s; was != s && (known || s != "offline") {
+		e.log = append(e.log, key+": "+s)
+	}
+}
+
+var states = map[uint32]string{uint32(presence.Offline): "offline", uint32(presence.Away): "away",
+	uint32(presence.DND): "dnd", uint32(presence.Online): "online"}
+
+const app = "acme"
+
+func shardOf(user string) uint32 { return link.ShardOf(app, link.KindUser, user) }
+
+func (e *testEdge) call() uint64 { e.calls++; return e.calls }
+
+func (e *testEdge) send(m *link.Up) {
+	e.mu.Lock()
+	up := e.up
+	e.mu.Unlock()
+	_ = up.Up(m)
+}
+
+// attach connects a session; the newest conn of it counts.
+func (e *testEdge) attach(user, session string, conn uint64) uint64 {
+	call := e.call()
+	a := &link.Attach{Call: call, App: app, User: user, Device: "d-" + session, Class: uint32(presence.Web), Session: session,
+		Resume: true, Conn: conn, Attempt: conn, GraceMs: -1}
+	held := &link.Attach{App: app, User: user, Device: a.Device, Class: a.Class, Session: session, Resume: true, Conn: conn, Attempt: conn, GraceMs: -1}
+	e.mu.Lock()
+	e.sessions[session] = held
+	e.mu.Unlock()
+	e.send(&link.Up{Shard: shardOf(user), Body: &link.Up_Attach{Attach: a}})
+	return call
+}
+
+func (e *testEdge) detach(user, session string, conn uint64, c link.Cause) {
+	e.mu.Lock()
+	delete(e.sessions, session)
+	e.mu.Unlock()
+	e.send(&link.Up{Shard: shardOf(user), Body: &link.Up_Detach{Detach: &link.Detach{App: app, User: user, Session: session, Conn: conn, Attempt: conn, Cause: c}}})
+}
+
+func (e *testEdge) watch(w string, who ...string) {
+	e.mu.Lock()
+	e.watches[w] = append(e.watches[w], who...)
+	e.mu.Unlock()
+	for _, u := range who {
+		e.send(&link.Up{Shard: shardOf(u), Body: &link.Up_Interest{Interest: &link.Interest{Call: e.call(), App: app, Watcher: w, Add: []string{u}}}})
+	}
+}
+
+func (e *testEdge) act(user string, a *link.Act) uint64 {
+	a.Call, a.App, a.User = e.call(), app, user
+	e.send(&link.Up{Shard: shardOf(user), Body: &link.Up_Act{Act: a}})
+	return a.Call
+}
+
+func (e *testEdge) status(user, session string, conn uint64, s presence.State, text string) uint64 {
+	return e.act(user, &link.Act{Session: session, Conn: conn,
+		What: &link.Act_Claim{Claim: &link.Claim{Id: "manual", Source: "manual", State: uint32(s), Text: text, Priority: -1}}})
+}
+
+func (e *testEdge) ask(shard uint32, a *link.Ask) uint64 {
+	a.Call, a.App = e.call(), app
+	e.send(&link.Up{Shard: shard, Body: &link.Up_Ask{Ask: a}})
+	return a.Call
+}
+
+func (e *testEdge) room(user, session, room string, conn uint64, c *link.RoomCommand) uint64 {
+	c.Call, c.App, c.Room, c.User, c.Session, c.Conn = e.call(), app, room, user, session, conn
+	e.send(&link.Up{Shard: link.ShardOf(app, link.KindRoom, room), Body: &link.Up_Room{Room: c}})
+	return c.Call
+}
+
+func (e *testEdge) enter(user, room string, conn uint64) uint64 {
+	c := &link.RoomCommand{App: app, Room: room, User: user, Session: "s-" + user, Conn: conn, What: &link.RoomCommand_Enter{Enter: &link.RoomEnter{
+		Occupy: true, Subscribe: true, Occupant: &link.Occupant{State: uint32(presence.Online), Term: 1, Version: 1}}}}
+	e.mu.Lock()
+	e.rooms[room] = append(e.rooms[room], &link.RoomCommand{App: app, Room: room, User: user, Session: c.Session, Conn: conn, What: c.What})
+	e.mu.Unlock()
+	return e.room(user, c.Session, room, conn, &link.RoomCommand{What: c.What})
+}
+
+func (e *testEdge) answer(call uint64) *link.Down {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.answers[call]
+}
+
+// saw takes what watchers were shown since the last time, and compares: in order for
+// each watched user.
+func (e *testEdge) saw(want ...string) {
+	e.t.Helper()
+	synctest.Wait()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	by := func(a, b string) int { return strings.Compare(a[:strings.Index(a, ":")], b[:strings.Index(b, ":")]) }
+	slices.SortStableFunc(e.log, by)
+	slices.SortStableFunc(want, by)
+	if !slices.Equal(e.log, want) {
+		e.t.Fatalf("%s saw\n  %q, want\n  %q", e.name, e.log, want)
+	}
+	e.log = nil
+}
+
+func (e *testEdge) heard(want ...string) {
+	e.t.Helper()
+	synctest.Wait()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !slices.Equal(e.told, want) {
+		e.t.Fatalf("%s heard\n  %q, want\n  %q", e.name, e.told, want)
+	}
+	e.told = nil
+}
+
+// cluster is a node and its edges.
+type cluster struct {
+	t     *testing.T
+	node  *Node
+	edges []*testEdge
+	pipes []*link.Pipe
+	beats chan struct{}
+	wg    sync.WaitGroup
+}
+
+// inBubble runs f in virtual time with a node and edges e0, e1 … that send beats.
+func inBubble(t *testing.T, edges int, cfg Config, f func(*cluster)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		c := &cluster{t: t, beats: make(chan struct{})}
+		if cfg.Name == "" {
+			cfg.Name = "n1"
+		}
+		cfg.Logger = slog.New(slog.DiscardHandler)
+		node, err := New(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := node.Start(); err != nil {
+			t.Fatal(err)
+		}
+		c.node = node
+		for i := range edges {
+			e := newTestEdge(t, fmt.Sprintf("e%d", i))
+			c.edges = append(c.edges, e)
+			p := link.NewPipe(e.name, 1, e, node)
+			c.pipes = append(c.pipes, p)
+			p.Dial()
+			c.wg.Go(func() { c.beat(e) })
+		}
+		t.Cleanup(c.close)
+		synctest.Wait()
+		f(c)
+	})
+}
+
+func (c *cluster) close() {
+	close(c.beats)
+	c.wg.Wait()
+	for _, p := range c.pipes {
+		p.Close(false)
+	}
+	c.node.Stop()
+}
+
+func (c *cluster) beat(e *testEdge) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-c.beats:
+			return
+		case <-tick.C:
+			e.mu.Lock()
+			up := e.up
+			e.mu.Unlock()
+			up.Beat(&link.Beat{})
+		}
+	}
+}
+
+// pass lets virtual time pass.
+func pass(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+func (c *cluster) counts() map[string]uint64 {
+	sum := map[string]uint64{}
+	e := c.edges[0]
+	for shard := range uint32(link.Shards) {
+		c.node.Up(&link.Up{Edge: e.name, Incarnation: 1, Shard: shard, Body: &link.Up_Ask{Ask: &link.Ask{Call: uint64(shard) + 1<<40, What: &link.Ask_Counts{Counts: true}}}})
+	}
+	synctest.Wait()
+	for shard := range uint64(link.Shards) {
+		for k, v := range e.answer(shard + 1<<40).GetAnswer().GetCounts() {
+			sum[k] += v
+		}
+	}
+	return sum
+}
+
+func decode[T any](t testing.TB, doc string) (v T) {
+	t.Helper()
+	if err := json.Unmarshal([]byte(doc), &v); err != nil {
+		t.Fatalf("%v: %s", err, doc)
+	}
+	return v
+}

@@ -1,0 +1,311 @@
+package presence
+
+import (
+	"maps"
+	"slices"
+	"sort"
+	"time"
+)
+
+// act applies commands that change what the user shows.
+func (m *model) act(now time.Time, in Input) (r result) {
+	switch in := in.(type) {
+	case SetClaim:
+		if in.Session != "" && m.current(in.Session, in.Conn) == nil {
+			return result{code: NotAttached}
+		}
+		return m.claim(now, in)
+	case EndClaim:
+		if in.Session != "" && m.current(in.Session, in.Conn) == nil {
+			return result{code: NotAttached}
+		}
+		if _, ok := m.claims[in.ID]; !ok {
+			return result{code: NotFound}
+		}
+		m.endClaim(in.Session, in.ID)
+	case SetInvisible:
+		if in.Session != "" && m.current(in.Session, in.Conn) == nil {
+			return result{code: NotAttached}
+		}
+		m.invisible(now, in.On)
+	case SetAudience:
+		for _, f := range in.Rules {
+			m.rules[f.Field] = f
+		}
+		for _, g := range in.Grants {
+			delete(m.grants, g.To)
+			if g.TTL > 0 {
+				m.grants[g.To] = HeldGrant{g.To, g.Fields, now.Add(g.TTL)}
+			}
+		}
+	case SetRelations:
+		for _, change := range []struct {
+			set         map[string]bool
+			add, remove []string
+		}{{m.contacts, in.AddContacts, in.RemoveContacts}, {m.blocked, in.Block, in.Unblock}, {m.blockedBy, in.BlockedBy, in.UnblockedBy}} {
+			for _, id := range change.add {
+				change.set[id] = true
+			}
+			for _, id := range change.remove {
+				delete(change.set, id)
+			}
+		}
+	case Revoke:
+		m.cut = max(m.cut, in.Before)
+		if in.JTI != "" {
+			m.tokens[in.JTI] = in.Until
+		}
+		for _, s := range m.ordered() {
+			if s.a.Device != "" && m.revoked(s.a) {
+				if s.phase == "live" {
+					r.closes = append(r.closes, CloseConn{s.a.Conn, CloseRevoked, "revoked"})
+				}
+				m.end(s, Revoked)
+			}
+		}
+	}
+	return r
+}
+
+func (m *model) claim(now time.Time, in SetClaim) (r result) {
+	c := in.Claim
+	if c.ID == Manual && c.State == Online {
+		if c.Text+c.Emoji+c.Activity == "" {
+			m.endClaim(in.Session, c.ID)
+			return r
+		}
+		c.State = Offline
+	}
+	if c.Source == "" {
+		c.Source = Manual
+	}
+	if c.Priority < 0 {
+		c.Priority = map[string]int{"manual": 90, "call": 70, "api": 60, "calendar": 50, "game": 30}[c.Source]
+	}
+	if _, have := m.claims[c.ID]; !have && len(m.claims) >= m.cfg.Claims {
+		return result{code: Limit}
+	}
+	m.serial++
+	h := modelClaim{Claim: c, serial: m.serial}
+	if c.TTL > 0 {
+		h.until = now.Add(c.TTL)
+	}
+	if in.Session != "" && !c.Durable && c.TTL <= m.cfg.DurableTTL {
+		h.session = in.Session
+	}
+	m.claims[c.ID] = h
+	if m.cover != nil && in.Session == "" {
+		m.cover[c.ID] = h
+	}
+	return r
+}
+
+func (m *model) endClaim(session, id string) {
+	if _, have := m.claims[id]; !have {
+		return
+	}
+	delete(m.claims, id)
+	if session == "" {
+		delete(m.cover, id)
+	}
+}
+
+func (m *model) invisible(now time.Time, on bool) {
+	switch {
+	case !on:
+		m.cover = nil
+	case m.cover == nil:
+		m.cover = maps.Clone(m.claims)
+		maps.DeleteFunc(m.cover, func(_ string, c modelClaim) bool { return c.session != "" })
+		if m.state != Offline {
+			m.seen, m.why = now, Bye
+		}
+	}
+}
+
+// best is the winning claim.
+func best(claims map[string]modelClaim, owned bool) (w modelClaim) {
+	w.Priority = -1
+	for _, c := range claims {
+		if (c.session == "" || !owned) && (c.Priority > w.Priority || c.Priority == w.Priority && c.serial > w.serial) {
+			w = c
+		}
+	}
+	return w
+}
+
+// device state of the sessions that count.
+func (m *model) there() (State, []DeviceRow) {
+	state, classes := Offline, map[Class]State{}
+	minutes := map[Class]time.Time{}
+	for _, s := range m.sessions {
+		if s.phase == "over" {
+			continue
+		}
+		st := Online
+		if s.a.Away {
+			st = Away
+		}
+		state = max(state, st)
+		if c := s.a.Class; c != NoClass {
+			classes[c] = max(classes[c], st)
+			if s.minute.After(minutes[c]) {
+				minutes[c] = s.minute
+			}
+		}
+	}
+	var rows []DeviceRow
+	for c, s := range classes {
+		rows = append(rows, DeviceRow{c, s})
+	}
+	sort.Slice(rows, func(i, j int) bool {
+		a, b := rows[i].Class, rows[j].Class
+		if !minutes[a].Equal(minutes[b]) {
+			return minutes[a].After(minutes[b])
+		}
+		return a < b
+	})
+	return state, rows
+}
+
+// now is what is shown at best, without times.
+func (m *model) raw() (v View) {
+	if m.cover != nil {
+		w := best(m.cover, true)
+		v.Text, v.Emoji = w.Text, w.Emoji
+		return v
+	}
+	state, devices := m.there()
+	w := best(m.claims, state == Offline)
+	v = View{State: state, Text: w.Text, Emoji: w.Emoji}
+	if state != Offline {
+		v.Activity, v.Devices = w.Activity, devices
+		if w.State != Offline {
+			v.State = w.State
+		}
+	}
+	return v
+}
+
+// publish keeps the times that depend on the past.
+func (m *model) publish(now time.Time) {
+	state := m.raw().State
+	if state == m.state {
+		return
+	}
+	m.since = now.Truncate(time.Millisecond)
+	if state == Offline {
+		if m.cover == nil {
+			m.seen = m.active
+		}
+		m.reason = map[Cause]Reason{Bye: ReasonExplicit, Kicked: ReasonKicked, Revoked: ReasonKicked, NodeLost: ReasonNodeLost, Expired: ReasonExpired}[m.why]
+		if m.reason == NoReason {
+			m.reason = ReasonTimeout
+		}
+	}
+	m.state = state
+}
+
+// view is what the user shows at best.
+func (m *model) view() View {
+	v := m.raw()
+	v.Since = m.since
+	if v.State == Offline {
+		v.LastSeen, v.Reason = m.seen, m.reason
+	}
+	return v
+}
+
+// mask is the naive audience.
+func (m *model) mask(owner string, w Watcher) (mask Mask) {
+	if w.User == owner {
+		return AllFields
+	}
+	if m.blocked[w.User] || m.blockedBy[w.User] {
+		return 0
+	}
+	for i := range fields {
+		field := Mask(1) << i
+		r, ok := m.rules[field]
+		if !ok {
+			r = m.cfg.Audience.Rules()[i]
+		}
+		listed, contact := slices.Contains(r.Users, w.User), m.contacts[w.User]
+		see := map[Rule]bool{Everyone: true, Contacts: contact, ContactsExcept: contact && !listed, Only: listed}[r.Rule]
+		if w.Hidden&m.cfg.Reciprocal&field != 0 {
+			see = false
+		}
+		if see || m.grants[w.User].Fields&field != 0 {
+			mask |= field
+		}
+	}
+	if mask&FieldState == 0 {
+		mask &= FieldReceipts
+	}
+	return mask
+}
+
+// restore folds records, as Restore does.
+func (m *model) restore(records []Record) {
+	held := func(h HeldClaim) modelClaim {
+		m.serial++
+		return modelClaim{Claim: h.Claim, until: h.Until, serial: m.serial}
+	}
+	for _, r := range records {
+		switch r := r.(type) {
+		case ClaimSet:
+			m.claims[r.Claim.ID] = held(r.HeldClaim)
+		case ClaimEnded:
+			delete(m.claims, r.ID)
+		case InvisibleSet:
+			m.cover = nil
+			if r.On {
+				m.cover, m.seen = map[string]modelClaim{}, r.LastSeen
+				for _, h := range r.Claims {
+					m.cover[h.Claim.ID] = held(h)
+				}
+			}
+		case RulesSet:
+			clear(m.rules)
+			clear(m.grants)
+			for _, f := range r.Rules {
+				m.rules[f.Field] = f
+			}
+			for _, g := range r.Grants {
+				m.grants[g.To] = g
+			}
+		case RelationsSet:
+			for set, ids := range map[*map[string]bool][]string{&m.contacts: r.Contacts, &m.blocked: r.Blocked, &m.blockedBy: r.BlockedBy} {
+				*set = map[string]bool{}
+				for _, id := range ids {
+					(*set)[id] = true
+				}
+			}
+		case Revocations:
+			m.cut, m.tokens = r.Before, map[string]int64{}
+			for _, t := range r.Tokens {
+				m.tokens[t.JTI] = t.Until
+			}
+		case Marker:
+			m.seen = r.LastSeen
+		}
+	}
+}
+
+// counts are live sessions and those in grace.
+func (m *model) counts() (lives, graces int) {
+	for _, s := range m.sessions {
+		switch s.phase {
+		case "live":
+			lives++
+		case "grace":
+			graces++
+		}
+	}
+	return lives, graces
+}
+
+func (m *model) empty() bool {
+	return len(m.sessions)+len(m.claims)+len(m.rules)+len(m.grants)+len(m.contacts)+len(m.blocked)+len(m.blockedBy)+len(m.tokens) == 0 &&
+		m.cover == nil && m.cut == 0
+}
