@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -128,7 +129,9 @@ func humaConfig(version string) huma.Config {
 type body[T any] struct{ Body T }
 
 // empty is the answer of an act: {}.
-type empty struct{}
+type empty struct {
+	_ struct{} `json:"-" additionalProperties:"true"`
+}
 
 // handle adds a call of the API.
 func handle[I, O any](a *API, op huma.Operation, f func(context.Context, *I) (O, error)) {
@@ -186,14 +189,33 @@ func (a *API) act(ctx context.Context, act *link.Act) error {
 	return coreError(acted.Code, acted.Message)
 }
 
-// eachShard runs f for the shards in parallel and waits. f must not fail: it keeps
-// its result.
-func eachShard(shards []uint32, f func(shard uint32)) {
+// parallel runs f for 0 to n-1, at most as many at a time as there are shards, and
+// waits. A panic of one is raised again here, where the request's is contained.
+func parallel(n int, f func(i int)) {
+	var next atomic.Int64
+	var broken atomic.Pointer[any]
 	var wg sync.WaitGroup
-	for _, shard := range shards {
-		wg.Go(func() { f(shard) })
+	for range min(n, link.Shards) {
+		wg.Go(func() {
+			defer func() {
+				if p := recover(); p != nil {
+					broken.CompareAndSwap(nil, &p)
+				}
+			}()
+			for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
+				f(i)
+			}
+		})
 	}
 	wg.Wait()
+	if p := broken.Load(); p != nil {
+		panic(*p)
+	}
+}
+
+// eachShard runs f for the shards in parallel. f keeps its result, and its failure.
+func eachShard(shards []uint32, f func(shard uint32)) {
+	parallel(len(shards), func(i int) { f(shards[i]) })
 }
 
 var allShards = func() (all []uint32) {

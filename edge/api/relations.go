@@ -3,7 +3,6 @@ package api
 import (
 	"context"
 	"net/http"
-	"sync"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -169,26 +168,14 @@ func (a *API) setBlocks(ctx context.Context, in *relationRequest) (results, erro
 	}}}); err != nil {
 		return results{}, err
 	}
-	work := make(chan int)
-	var wg sync.WaitGroup
-	for range min(len(out), link.Shards) {
-		wg.Go(func() {
-			for i := range work {
-				other := &link.Relations{BlockedBy: []string{in.ID}}
-				if i >= len(in.Body.Add) {
-					other = &link.Relations{UnblockedBy: []string{in.ID}}
-				}
-				err := a.act(ctx, &link.Act{User: out[i].User, What: &link.Act_Relations{Relations: other}})
-				if err != nil {
-					out[i].Error = callError(err)
-				}
-			}
-		})
-	}
-	for i := range out {
-		work <- i
-	}
-	close(work)
-	wg.Wait()
+	parallel(len(out), func(i int) {
+		other := &link.Relations{BlockedBy: []string{in.ID}}
+		if i >= len(in.Body.Add) {
+			other = &link.Relations{UnblockedBy: []string{in.ID}}
+		}
+		if err := a.act(ctx, &link.Act{User: out[i].User, What: &link.Act_Relations{Relations: other}}); err != nil {
+			out[i].Error = callError(err)
+		}
+	})
 	return results{Results: out}, nil
 }
