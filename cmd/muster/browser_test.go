@@ -88,94 +88,94 @@ func (b *browser) testTwoPeople(t *testing.T) {
 
 func (b *browser) testEscaping(t *testing.T) {
 	const nasty = `<img src=x onerror="document.title='owned'">`
-	alice := b.open(t, "/?as=alice&watch=mallory")
-	mallory := b.open(t, "/?as=mallory&watch=alice")
+	alice := b.open(t, "/?as=anton&watch=mallory")
+	mallory := b.open(t, "/?as=mallory&watch=anton")
 	mallory.eventually("connected", shown("#connection[data-state=connected]"))
 	mallory.click(`#states input[value="away"]`)
 	mallory.keys("#status-text", nasty+"\r")
 	quoted, _ := json.Marshal("“" + nasty + "”")
 	alice.eventually("the text as it was typed", fmt.Sprintf(`document.querySelector('.person[data-user="mallory"] .text').textContent === %s`, quoted))
-	alice.eventually("no element came of it", `!document.querySelector("#app img") && document.title === "Alice · Muster"`)
+	alice.eventually("no element came of it", `!document.querySelector("#app img") && document.title === "Anton · Muster"`)
 }
 
 func (b *browser) testSecondTab(t *testing.T) {
-	alice := b.open(t, "/?as=alice&watch=bob,witness")
-	first := b.open(t, "/?as=bob&watch=alice")
-	second := first.sibling("/?as=bob&watch=alice")
-	witness := b.open(t, "/?as=witness&watch=alice")
-	for _, who := range []string{"bob", "witness"} {
-		alice.eventually(who+" is here", person(who, "online"))
+	watcher := b.open(t, "/?as=berta&watch=ben,witness")
+	first := b.open(t, "/?as=ben&watch=berta")
+	second := first.sibling("/?as=ben&watch=berta")
+	witness := b.open(t, "/?as=witness&watch=berta")
+	for _, who := range []string{"ben", "witness"} {
+		watcher.eventually(who+" is here", person(who, "online"))
 	}
 	second.eventually("connected", shown("#connection[data-state=connected]"))
-	before := alice.lines("Bob")
+	before := watcher.lines("Ben")
 
 	first.close()
-	witness.close() // later, so when its grace is over that of bob's first tab is over too
-	alice.eventually("the witness is offline", person("witness", "offline"))
-	alice.must("bob is online through his second tab", person("bob", "online"))
-	if after := alice.lines("Bob"); after != before {
+	witness.close() // later, so when its grace is over that of ben's first tab is over too
+	watcher.eventually("the witness is offline", person("witness", "offline"))
+	watcher.must("ben is online through his second tab", person("ben", "online"))
+	if after := watcher.lines("Ben"); after != before {
 		t.Fatalf("closing one of two tabs was seen by others: log was %q, is %q", before, after)
 	}
 	second.close()
-	alice.eventually("bob is offline with his last tab", person("bob", "offline"))
+	watcher.eventually("ben is offline with his last tab", person("ben", "offline"))
 }
 
 func (b *browser) testReload(t *testing.T) {
-	alice := b.open(t, "/?as=alice&watch=bob")
-	bob := b.open(t, "/?as=bob&watch=alice")
-	alice.eventually("bob is here", person("bob", "online"))
-	bob.eventually("connected", shown("#connection[data-state=connected]"))
-	before, device, session := alice.lines("Bob"), bob.stored("device"), bob.stored("session")
-	bob.do(chromedp.Reload())
-	bob.eventually("connected again", shown("#connection[data-state=connected]"))
-	if device != bob.stored("device") || session != bob.stored("session") {
-		t.Errorf("after a reload device and session are %s %s, were %s %s", bob.stored("device"), bob.stored("session"), device, session)
+	watcher := b.open(t, "/?as=clara&watch=carl")
+	carl := b.open(t, "/?as=carl&watch=clara")
+	watcher.eventually("carl is here", person("carl", "online"))
+	carl.eventually("connected", shown("#connection[data-state=connected]"))
+	before, device, session := watcher.lines("Carl"), carl.stored("device"), carl.stored("session")
+	carl.do(chromedp.Reload())
+	carl.eventually("connected again", shown("#connection[data-state=connected]"))
+	if device != carl.stored("device") || session != carl.stored("session") {
+		t.Errorf("after a reload device and session are %s %s, were %s %s", carl.stored("device"), carl.stored("session"), device, session)
 	}
-	bob.keys(`.person[data-user="alice"] .type-to`, "x") // arrives after all that the reload caused
-	alice.eventually("bob is typing", shown(`.person[data-user="bob"] .typing`))
-	if after := alice.lines("Bob"); after != before {
+	carl.keys(`.person[data-user="clara"] .type-to`, "x") // arrives after all that the reload caused
+	watcher.eventually("carl is typing", shown(`.person[data-user="carl"] .typing`))
+	if after := watcher.lines("Carl"); after != before {
 		t.Fatalf("a reload was seen by others: log was %q, is %q", before, after)
 	}
 }
 
 func (b *browser) testDuplicatedTab(t *testing.T) {
-	bob := b.open(t, "/?as=bob&watch=alice")
-	bob.eventually("connected", shown("#connection[data-state=connected]"))
-	opened := chromedp.WaitNewTarget(bob.ctx, func(i *target.Info) bool { return i.Type == "page" })
-	bob.do(chromedp.Evaluate[chromedp.Void](`void window.open(location.href)`)) // a page that it opens gets a copy of its session storage
-	copied := bob.attach(<-opened)
+	dan := b.open(t, "/?as=dan&watch=dora")
+	dan.eventually("connected", shown("#connection[data-state=connected]"))
+	opened := chromedp.WaitNewTarget(dan.ctx, func(i *target.Info) bool { return i.Type == "page" })
+	dan.do(chromedp.Evaluate[chromedp.Void](`void window.open(location.href)`)) // a page that it opens gets a copy of its session storage
+	copied := dan.attach(<-opened)
 	copied.eventually("connected", shown("#connection[data-state=connected]"))
-	if bob.stored("device") == copied.stored("device") || bob.stored("session") == copied.stored("session") {
+	if dan.stored("device") == copied.stored("device") || dan.stored("session") == copied.stored("session") {
 		t.Fatal("the copied tab has taken over the device of the tab it was copied from")
 	}
-	bob.must("the first tab keeps its connection", shown("#connection[data-state=connected]"))
+	dan.must("the first tab keeps its connection", shown("#connection[data-state=connected]"))
 }
 
 func (b *browser) testKilledTab(t *testing.T) {
-	alice := b.open(t, "/?as=alice&watch=bob")
-	bob := b.open(t, "/?as=bob&watch=alice")
-	alice.eventually("bob is here", person("bob", "online"))
+	watcher := b.open(t, "/?as=emma&watch=emil")
+	emil := b.open(t, "/?as=emil&watch=emma")
+	watcher.eventually("emil is here", person("emil", "online"))
 	killed := time.Now()
-	bob.crash()
-	alice.eventually("bob is offline", person("bob", "offline"))
+	emil.crash()
+	watcher.eventually("emil is offline", person("emil", "offline"))
 	if took := time.Since(killed); took < 4*time.Second || took > 9*time.Second {
 		t.Errorf("a killed tab was offline after %v, want its grace of 5 s", took)
 	}
-	alice.eventually("when he was last seen", `/last seen (just now|1 min ago)/.test(document.querySelector('.person[data-user="bob"] .line').textContent)`)
+	watcher.eventually("when he was last seen", `/last seen (just now|1 min ago)/.test(document.querySelector('.person[data-user="emil"] .line').textContent)`)
 }
 
 func (b *browser) testSignOut(t *testing.T) {
-	alice := b.open(t, "/?as=alice&watch=bob")
-	bob := b.open(t, "/?as=bob&watch=alice")
-	alice.eventually("bob is here", person("bob", "online"))
-	bob.eventually("connected", shown("#connection[data-state=connected]"))
+	watcher := b.open(t, "/?as=frida&watch=fritz")
+	fritz := b.open(t, "/?as=fritz&watch=frida")
+	watcher.eventually("fritz is here", person("fritz", "online"))
+	fritz.eventually("connected", shown("#connection[data-state=connected]"))
 	left := time.Now()
-	bob.click("#sign-out")
-	alice.eventually("bob is offline", person("bob", "offline"))
+	fritz.click("#sign-out")
+	watcher.eventually("fritz is offline", person("fritz", "offline"))
 	if took := time.Since(left); took > 4*time.Second {
 		t.Errorf("signing out was seen after %v, want at once: less than the 5 s of a closed tab", took)
 	}
-	bob.eventually("the first page", shown("#welcome"))
+	fritz.eventually("the first page", shown("#welcome"))
 }
 
 func (b *browser) testPhone(t *testing.T) {
@@ -186,14 +186,14 @@ func (b *browser) testPhone(t *testing.T) {
 	phone := b.open(t, "/")
 	phone.do(chromedp.EmulateViewport(width, 740, chromedp.EmulateMobile, chromedp.EmulateTouch))
 	phone.eventually("the first page fits", fits)
-	phone.do(chromedp.Navigate(b.server.url("/?as=" + long + "&watch=bob,carol," + long + "x")))
-	other := b.open(t, "/?as=bob&watch="+long)
+	phone.do(chromedp.Navigate(b.server.url("/?as=" + long + "&watch=hugo,ida," + long + "x")))
+	other := b.open(t, "/?as=hugo&watch="+long)
 	other.eventually("connected", shown("#connection[data-state=connected]"))
 	other.click(`#states input[value="dnd"]`)
 	other.keys("#status-text", strings.Repeat("w", 100)+"\r")
-	phone.eventually("a long status text", shown(`.person[data-user="bob"] .text`))
+	phone.eventually("a long status text", shown(`.person[data-user="hugo"] .text`))
 	other.keys(`.person .type-to`, "x")
-	phone.eventually("typing", shown(`.person[data-user="bob"] .typing`))
+	phone.eventually("typing", shown(`.person[data-user="hugo"] .typing`))
 	phone.click(`#states input[value="invisible"]`)
 	phone.eventually("the banner", shown("#hidden-banner"))
 	phone.click(".facts summary")
@@ -212,21 +212,21 @@ func (b *browser) testAccessible(t *testing.T) {
 }
 
 func (b *browser) testRestart(t *testing.T) {
-	alice := b.open(t, "/?as=alice&watch=bob")
-	bob := b.open(t, "/?as=bob&watch=alice")
-	alice.eventually("bob is here", person("bob", "online"))
+	watcher := b.open(t, "/?as=greta&watch=georg")
+	georg := b.open(t, "/?as=georg&watch=greta")
+	watcher.eventually("georg is here", person("georg", "online"))
 	b.server.kill(t)
-	for _, tab := range []*tab{alice, bob} {
+	for _, tab := range []*tab{watcher, georg} {
 		tab.eventually("says that the connection is lost", shown("#connection[data-state=waiting], #connection[data-state=connecting]"))
 	}
-	alice.must("what is known is kept, marked as not confirmed", shown(`.person.stale[data-user="bob"][data-state="online"]`))
+	watcher.must("what is known is kept, marked as not confirmed", shown(`.person.stale[data-user="georg"][data-state="online"]`))
 	b.server.start(t)
-	alice.eventually("connected by itself", shown("#connection[data-state=connected]"))
-	bob.eventually("connected by itself", shown("#connection[data-state=connected]"))
-	alice.eventually("bob is here", shown(`.person:not(.stale)[data-user="bob"][data-state="online"]`))
-	bob.eventually("alice is here", shown(`.person:not(.stale)[data-user="alice"][data-state="online"]`))
-	bob.keys(`.person[data-user="alice"] .type-to`, "x")
-	alice.eventually("and all works as before", shown(`.person[data-user="bob"] .typing`))
+	watcher.eventually("connected by itself", shown("#connection[data-state=connected]"))
+	georg.eventually("connected by itself", shown("#connection[data-state=connected]"))
+	watcher.eventually("georg is here", shown(`.person:not(.stale)[data-user="georg"][data-state="online"]`))
+	georg.eventually("greta is here", shown(`.person:not(.stale)[data-user="greta"][data-state="online"]`))
+	georg.keys(`.person[data-user="greta"] .type-to`, "x")
+	watcher.eventually("and all works as before", shown(`.person[data-user="georg"] .typing`))
 }
 
 // Conditions, as JavaScript.
@@ -397,10 +397,10 @@ func (tb *tab) lines(of string) string {
 	return tb.eval(fmt.Sprintf(`[...document.querySelectorAll("#log li span")].map((e) => e.textContent).filter((s) => s.startsWith(%q)).join("; ")`, of))
 }
 
-// stored is what the client keeps in the tab for bob.
+// stored is what the client keeps in the tab: device, session.
 func (tb *tab) stored(key string) string {
 	tb.t.Helper()
-	v := tb.eval(fmt.Sprintf(`sessionStorage.getItem("muster.bob.%s") || ""`, key))
+	v := tb.eval(fmt.Sprintf(`sessionStorage.getItem("muster." + new URLSearchParams(location.search).get("as") + ".%s") || ""`, key))
 	if v == "" {
 		tb.t.Fatalf("no %s in the session storage", key)
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -12,7 +13,13 @@ import (
 	"muster/edge/auth"
 )
 
+// asMuster makes the test binary be muster.
+const asMuster = "TEST_BINARY_IS_MUSTER"
+
 func TestMain(m *testing.M) {
+	if os.Getenv(asMuster) != "" {
+		os.Exit(run(os.Args[1:]))
+	}
 	environment = func() []string { return nil }
 	goleak.VerifyTestMain(m)
 }
