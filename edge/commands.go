@@ -1,0 +1,438 @@
+package edge
+
+import (
+	"fmt"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"muster/actors/link"
+	"muster/actors/presence"
+	"muster/clients/wire"
+	"muster/edge/auth"
+)
+
+// method names a command as the protocol and tokens do.
+func method(c *wire.Command) string {
+	switch c.Method.(type) {
+	case *wire.Command_Connect:
+		return "connect"
+	case *wire.Command_Refresh:
+		return "refresh"
+	case *wire.Command_Bye:
+		return "bye"
+	case *wire.Command_Ping:
+		return "ping"
+	case *wire.Command_Watch:
+		return "watch"
+	case *wire.Command_Query:
+		return "query"
+	case *wire.Command_Status:
+		return "status"
+	case *wire.Command_Claim:
+		return "claim"
+	case *wire.Command_ClaimEnd:
+		return "claim.end"
+	case *wire.Command_Activity:
+		return "activity"
+	case *wire.Command_ClientState:
+		return "client_state"
+	case *wire.Command_Audience:
+		return "audience"
+	case *wire.Command_Typing:
+		return "typing"
+	case *wire.Command_RoomEnter:
+		return "room.enter"
+	case *wire.Command_RoomLeave:
+		return "room.leave"
+	case *wire.Command_RoomWindow:
+		return "room.window"
+	}
+	return ""
+}
+
+// done is the empty reply to a command.
+func done(c *wire.Command) *wire.Reply {
+	r, ok := &wire.Reply{Id: c.Id}, &wire.Empty{}
+	switch c.Method.(type) {
+	case *wire.Command_Bye:
+		r.Body = &wire.Reply_Bye{Bye: ok}
+	case *wire.Command_Status:
+		r.Body = &wire.Reply_Status{Status: ok}
+	case *wire.Command_Claim:
+		r.Body = &wire.Reply_Claim{Claim: ok}
+	case *wire.Command_ClaimEnd:
+		r.Body = &wire.Reply_ClaimEnd{ClaimEnd: ok}
+	case *wire.Command_Activity:
+		r.Body = &wire.Reply_Activity{Activity: ok}
+	case *wire.Command_ClientState:
+		r.Body = &wire.Reply_ClientState{ClientState: ok}
+	case *wire.Command_Audience:
+		r.Body = &wire.Reply_Audience{Audience: ok}
+	case *wire.Command_Typing:
+		r.Body = &wire.Reply_Typing{Typing: ok}
+	case *wire.Command_RoomLeave:
+		r.Body = &wire.Reply_RoomLeave{RoomLeave: ok}
+	}
+	return r
+}
+
+// reply answers a command that asked for an answer.
+func (s *socket) reply(r *wire.Reply) {
+	if r.Id != 0 {
+		s.send(r)
+	}
+}
+
+// dispatch answers what concerns this socket alone, and gives the rest to the home hub.
+// It runs in the reading goroutine.
+func (s *socket) dispatch(c *wire.Command) {
+	if s.caps != nil {
+		if claims := (auth.Claims{Caps: *s.caps}); !claims.Allows(method(c)) {
+			s.refuse(c.Id, wire.CodePermissionDenied, "the token does not allow "+method(c), 0)
+			return
+		}
+	}
+	e := s.edge
+	switch m := c.Method.(type) {
+	case *wire.Command_Connect:
+		s.close(closeAlready)
+	case *wire.Command_Ping:
+		s.reply(&wire.Reply{Id: c.Id, Body: &wire.Reply_Ping{Ping: &wire.PingReply{ServerAt: uint64(e.unix(e.clock()))}}})
+	case *wire.Command_Bye:
+		s.reply(done(c))
+		s.bye()
+	case *wire.Command_Refresh:
+		s.refresh(c.Id, m.Refresh.Token)
+	case *wire.Command_Activity:
+		if m.Activity.Away {
+			s.home().tell(&commanded{s, c})
+			return
+		}
+		s.active.Store(e.clock())
+		if s.has(isAway) {
+			s.home().tell(&busyAgain{s})
+		}
+		s.reply(done(c))
+	case *wire.Command_ClientState:
+		s.set(isInactive, m.ClientState.Inactive)
+		if !m.ClientState.Inactive {
+			s.wake(^uint64(0))
+		}
+		s.reply(done(c))
+	default:
+		s.home().tell(&commanded{s, c})
+	}
+}
+
+// refresh replaces the token of a live session.
+func (s *socket) refresh(id uint64, token string) {
+	claims, ok := s.verify(id, token)
+	if !ok {
+		return
+	}
+	if claims.User != s.who.key.User || claims.App != s.who.key.App {
+		s.refuse(id, wire.CodePermissionDenied, "the token is for another user", 0)
+		return
+	}
+	s.allow(&claims)
+	s.home().tell(&renewed{s: s, id: id, claims: &claims, exp: expiry(&claims)})
+}
+
+// command runs a command in its home hub. What comes before connect was answered waits for it.
+func (h *hub) command(s *socket, c *wire.Command) {
+	if o := h.openers[s.conn]; o != nil {
+		if len(o.waiting) == maxWaiting {
+			s.refuse(c.Id, wire.CodeNotReady, "connect is not answered yet", retryMoving)
+			return
+		}
+		o.waiting = append(o.waiting, c)
+		return
+	}
+	if s.phase() >= closing {
+		return
+	}
+	var why string
+	switch m := c.Method.(type) {
+	case *wire.Command_Watch:
+		h.commandWatch(s, c, m.Watch)
+		return
+	case *wire.Command_Query:
+		h.commandQuery(s, c, m.Query)
+		return
+	case *wire.Command_Status:
+		why = h.status(s, c, m.Status)
+	case *wire.Command_Claim:
+		why = h.claim(s, c, m.Claim)
+	case *wire.Command_ClaimEnd:
+		if why = badClaimID(m.ClaimEnd.Id); why == "" {
+			h.act(s, c, &link.Act{What: &link.Act_EndClaim{EndClaim: m.ClaimEnd.Id}})
+		}
+	case *wire.Command_Audience:
+		why = h.audience(s, c, m.Audience)
+	case *wire.Command_Activity:
+		h.setAway(s, true)
+		s.reply(done(c))
+	case *wire.Command_Typing:
+		why = h.typing(s, c, m.Typing)
+	case *wire.Command_RoomEnter:
+		why = h.commandEnter(s, c, m.RoomEnter)
+	case *wire.Command_RoomLeave:
+		why = h.commandLeave(s, c, m.RoomLeave.Room)
+	case *wire.Command_RoomWindow:
+		why = h.commandWindow(s, c, m.RoomWindow.Room)
+	}
+	if why != "" {
+		s.refuse(c.Id, wire.CodeBadRequest, why, 0)
+	}
+}
+
+// act sends a command to the user's activation and answers with its verdict.
+func (h *hub) act(s *socket, c *wire.Command, a *link.Act) {
+	a.Call = h.expect(long, func(d *link.Down) {
+		switch v := d.GetActed(); {
+		case v == nil:
+			s.refuse(c.Id, wire.CodeMoving, "", retryMoving)
+		case v.Code != link.Code_OK:
+			s.refuseWith(c.Id, v.Code, v.Message)
+		default:
+			s.reply(done(c))
+		}
+	})
+	h.sendAct(s, a)
+}
+
+// sendAct names the session; without a link the call is answered as moving at once.
+func (h *hub) sendAct(s *socket, a *link.Act) {
+	a.App, a.User, a.Session, a.Conn = s.who.key.App, s.who.key.User, s.self.id, s.conn
+	if !h.up(s.who.shard, &link.Up{Body: &link.Up_Act{Act: a}}) {
+		h.answered(a.Call, nil)
+	}
+}
+
+func (s *socket) refuseWith(id uint64, c link.Code, message string) {
+	code := codeOf(c)
+	retry := time.Duration(0)
+	if i, _ := code.Info(); i.Retryable {
+		retry = retryMoving
+	}
+	s.refuse(id, code, message, retry)
+}
+
+func badIDs(field string, ids []string) string {
+	for i, id := range ids {
+		if !wire.ValidID(id) {
+			return fmt.Sprintf("%s[%d]: want 1 to 128 of A-Z a-z 0-9 . _ @ + = -", field, i)
+		}
+	}
+	return ""
+}
+
+// commandWatch changes the watch list and answers with a snapshot of what was added.
+func (h *hub) commandWatch(s *socket, c *wire.Command, w *wire.Watch) {
+	if len(w.Add)+len(w.Remove) > wire.MaxWatch || len(w.Visible) > h.edge.cfg.MaxWatches {
+		s.refuse(c.Id, wire.CodeLimitExceeded, "watch: more than 1000 ids at once", 0)
+		return
+	}
+	for field, ids := range map[string][]string{"watch.add": w.Add, "watch.remove": w.Remove, "watch.visible": w.Visible} {
+		if why := badIDs(field, ids); why != "" {
+			s.refuse(c.Id, wire.CodeBadRequest, why, 0)
+			return
+		}
+	}
+	remove := w.Remove
+	s.who.mu.Lock()
+	had := len(s.watches)
+	s.who.mu.Unlock()
+	if w.Replace {
+		had = 0
+	}
+	if had+len(w.Add) > h.edge.cfg.MaxWatches {
+		s.refuse(c.Id, wire.CodeLimitExceeded, fmt.Sprintf("watch: more than %d users in one session", h.edge.cfg.MaxWatches), 0)
+		return
+	}
+	s.gathering.Add(1)
+	g := &gather{s: s, replace: w.Replace, done: nil}
+	if w.VisibleSet || len(w.Visible) > 0 {
+		g.visible = visibleSet(w.Visible)
+	}
+	g.done = func(h *hub) {
+		if c.Id != 0 {
+			for _, b := range g.replies(s, func(_ int, p []*wire.Presence, pending []string, done bool) *wire.Reply {
+				return &wire.Reply{Id: c.Id, Body: &wire.Reply_Watch{Watch: &wire.WatchReply{Presences: p, Pending: pending, Done: done}}}
+			}) {
+				s.deliver(b, true)
+			}
+		}
+		if s.gathering.Add(-1) == 0 {
+			s.wake(^uint64(0))
+		}
+	}
+	g.ask(h, w.Add, remove)
+}
+
+// commandQuery answers once for users, watched or not.
+func (h *hub) commandQuery(s *socket, c *wire.Command, q *wire.Query) {
+	if len(q.Users) > wire.MaxWatch {
+		s.refuse(c.Id, wire.CodeLimitExceeded, "query: more than 1000 ids", 0)
+		return
+	}
+	if why := badIDs("query.users", q.Users); why != "" {
+		s.refuse(c.Id, wire.CodeBadRequest, why, 0)
+		return
+	}
+	g := &gather{s: s, query: true}
+	g.done = func(*hub) {
+		for _, b := range g.replies(s, func(_ int, p []*wire.Presence, pending []string, done bool) *wire.Reply {
+			return &wire.Reply{Id: c.Id, Body: &wire.Reply_Query{Query: &wire.QueryReply{Presences: p, Pending: pending, Done: done}}}
+		}) {
+			s.deliver(b, true)
+		}
+	}
+	g.ask(h, q.Users, nil)
+}
+
+// manual is the id of the claim that status sets.
+const manual = "manual"
+
+const (
+	minTTL     = 10_000                   // ms
+	maxTTL     = 30 * 24 * 60 * 60 * 1000 // ms
+	durableTTL = 5 * 60 * 1000            // ms; a claim of a longer life belongs to the user
+)
+
+// stateWord reads a state as clients write it.
+func stateWord(w string) (state presence.State, ok bool) {
+	switch strings.ToLower(w) {
+	case "online", "chat":
+		return presence.Online, true
+	case "away", "idle", "xa", "unavailable":
+		return presence.Away, true
+	case "dnd", "busy":
+		return presence.DND, true
+	}
+	return presence.Offline, false
+}
+
+// status sets or ends the manual claim, and the invisible flag with it.
+func (h *hub) status(s *socket, c *wire.Command, m *wire.Status) (why string) {
+	if strings.EqualFold(m.State, "invisible") {
+		h.act(s, c, &link.Act{What: &link.Act_Invisible{Invisible: true}})
+		return ""
+	}
+	state, ok := stateWord(m.State)
+	if m.State == "" {
+		state, ok = presence.Online, m.Text != "" || m.Emoji != ""
+	}
+	switch {
+	case !ok:
+		return "status.state: want online, away, dnd or invisible"
+	case badText(m.Text):
+		return "status.text: more than 128 characters"
+	case len(m.Emoji) > wire.MaxEmoji:
+		return "status.emoji: more than 32 bytes"
+	case m.TtlMs != 0 && (m.TtlMs < minTTL || m.TtlMs > maxTTL):
+		return "status.ttl_ms: want 10000 to 2592000000, or 0"
+	}
+	if s.who.invisible {
+		// Any other status ends it; the claim below is what is answered.
+		h.sendAct(s, &link.Act{What: &link.Act_Invisible{}})
+	}
+	if state == presence.Online && m.Text == "" && m.Emoji == "" {
+		h.act(s, c, &link.Act{What: &link.Act_EndClaim{EndClaim: manual}})
+		return ""
+	}
+	h.act(s, c, &link.Act{What: &link.Act_Claim{Claim: &link.Claim{
+		Id: manual, Source: manual, State: uint32(state), Text: m.Text, Emoji: m.Emoji, Priority: -1,
+		TtlMs: int64(m.TtlMs), Durable: m.TtlMs == 0 || m.TtlMs > durableTTL,
+	}}})
+	return ""
+}
+
+func badText(s string) bool { return utf8.RuneCountInString(s) > wire.MaxText }
+
+func badClaimID(id string) string {
+	if !wire.ValidID(id) {
+		return "claim id: want 1 to 128 of A-Z a-z 0-9 . _ @ + = -"
+	}
+	return ""
+}
+
+func (h *hub) claim(s *socket, c *wire.Command, m *wire.Claim) (why string) {
+	state, ok := stateWord(m.State)
+	switch m.Source {
+	case "manual", "call", "calendar", "game", "api":
+	case "":
+		m.Source = "api"
+	default:
+		return "claim.source: want manual, call, calendar, game or api"
+	}
+	switch {
+	case badClaimID(m.Id) != "":
+		return badClaimID(m.Id)
+	case !ok:
+		return "claim.state: want online, away or dnd"
+	case badText(m.Text):
+		return "claim.text: more than 128 characters"
+	case len(m.Emoji) > wire.MaxEmoji:
+		return "claim.emoji: more than 32 bytes"
+	case len(m.Activity) > wire.MaxActivity:
+		return "claim.activity: more than 2 KiB"
+	case m.Priority != nil && *m.Priority > 100:
+		return "claim.priority: want 0 to 100"
+	case m.TtlMs != 0 && (m.TtlMs < minTTL || m.TtlMs > maxTTL):
+		return "claim.ttl_ms: want 10000 to 2592000000, or 0"
+	}
+	lc := &link.Claim{
+		Id: m.Id, Source: m.Source, State: uint32(state), Text: m.Text, Emoji: m.Emoji, Activity: m.Activity,
+		Priority: -1, TtlMs: int64(m.TtlMs), Durable: m.TtlMs > durableTTL,
+	}
+	if m.Priority != nil {
+		lc.Priority = int32(*m.Priority)
+	}
+	h.act(s, c, &link.Act{What: &link.Act_Claim{Claim: lc}})
+	return ""
+}
+
+const maxListed = 1000 // users in one rule
+
+func (h *hub) audience(s *socket, c *wire.Command, m *wire.Audience) (why string) {
+	a := &link.Audience{}
+	for _, r := range rules(m) {
+		if *r.rule == nil {
+			continue
+		}
+		lr := &link.Rule{Field: uint32(r.field), Users: (*r.rule).Users}
+		known := false
+		for i, name := range ruleNames {
+			if name == (*r.rule).Rule {
+				lr.Rule, known = uint32(i), true
+			}
+		}
+		if !known {
+			return "audience: a rule is everyone, contacts, contacts_except, only or nobody"
+		}
+		if len(lr.Users) > maxListed {
+			return "audience: more than 1000 users in one rule"
+		}
+		if why := badIDs("audience.users", lr.Users); why != "" {
+			return why
+		}
+		a.Rules = append(a.Rules, lr)
+	}
+	for _, g := range m.Grant {
+		lg := &link.Grant{To: g.To, TtlMs: int64(g.TtlMs)}
+		for _, f := range g.Fields {
+			if fieldNames[f] == 0 {
+				return "audience.grant.fields: unknown field"
+			}
+			lg.Fields |= uint32(fieldNames[f])
+		}
+		if !wire.ValidID(g.To) || g.TtlMs == 0 || g.TtlMs > 86_400_000 {
+			return "audience.grant: want a user and a ttl_ms up to 86400000"
+		}
+		a.Grants = append(a.Grants, lg)
+	}
+	h.act(s, c, &link.Act{What: &link.Act_Audience{Audience: a}})
+	return ""
+}

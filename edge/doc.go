@@ -1,0 +1,23 @@
+// Package edge holds the sockets of clients and what ends with them: tokens checked, pings
+// and idle clocks, limits, and who here watches whom. Everything that outlives a socket is
+// the core's; the two talk in the messages of actors/link.
+//
+// A socket costs no goroutine. netpoll tells when there is something to read, a goroutine
+// reads until the kernel has no more and ends. Writing goes through one sequencer per
+// socket (outbox): a server frame is not masked, so its bytes are the same for every socket,
+// and they are written straight to the descriptor without blocking. Only while the
+// kernel's buffer is full does a goroutine exist that writes for that socket.
+//
+// Hubs are actors, each owning the shards that are equal to its number modulo the count of
+// hubs: for a shard, the sessions of its users, the interest in its users and its rooms. So an
+// announcement of a shard is made in one place, and nothing can precede it. What a hub has to
+// tell a socket about a watched user it keeps as a reference to that user, never as bytes:
+// the latest view wins, and a reader that stalls costs four bytes a user.
+//
+// A change goes at once. The hub marks the sockets it concerns and sends itself a flush
+// message; what was in the mailbox before it is merged into the same frames, without a
+// tick. A socket waits only as package-level rules in schedule say.
+//
+// One timing wheel serves pings, answers, inactivity, token expiry and deadlines; a
+// heartbeat reaches no actor and no runtime timer.
+package edge
