@@ -1,0 +1,241 @@
+package muster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"muster/clients/wire"
+)
+
+// declaration is what one connect asks for.
+type declaration struct {
+	watch    []string // all of it
+	first    int      // how many of watch go into connect itself
+	rooms    []*Room
+	inactive bool
+	snapshot *snapshot
+}
+
+// connect opens a socket and declares the session on it. When it returns without error
+// the socket is in use.
+func (c *Client) connect(ctx context.Context) (*socket, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, c.o.Timeout, errors.New("muster: no answer to connect in time"))
+	defer cancel()
+	token, err := c.credential(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s, err := dial(ctx, c.url, c.o, c.pushed)
+	if err != nil {
+		return nil, err
+	}
+	d, cmd := c.declare(token)
+	adopted := false
+	err = s.start(cmd, func(r *wire.Reply) bool {
+		answer := r.GetConnect()
+		if !adopted {
+			adopted = true
+			c.adopt(s, d, answer)
+		}
+		d.snapshot.part(answer.GetPresences(), answer.GetPending(), answer.GetDone())
+		c.roomAnswers(answer.GetRooms())
+		return answer.GetDone() || d.first == 0
+	}).wait(ctx)
+	if err != nil {
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		s.drop(err)
+		<-s.done
+		c.lost(s)
+		if errors.Is(err, errLost) {
+			err = s.err
+		}
+		return nil, err
+	}
+	c.catchUp(s, d)
+	c.tell(Connection{Up: true, Session: c.Session()})
+	if c.mu.Lock(); c.renewable() && !c.expires.IsZero() {
+		c.helpers.Go(func() { c.keep(s) })
+	}
+	c.mu.Unlock()
+	return s, nil
+}
+
+func (c *Client) declare(token string) (*declaration, *wire.Command) {
+	d := &declaration{watch: c.view.watched()}
+	d.first = len(chunk(d.watch))
+	d.snapshot = c.view.snapshot(d.watch[:d.first])
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.attempt = max(c.attempt+1, uint64(time.Now().UnixMilli()))
+	d.inactive = c.inactive
+	connect := &wire.Connect{
+		Token: token, DeviceId: c.o.DeviceID, Class: wire.ParseDeviceClass(c.o.Class), SessionId: c.session.ID,
+		Attempt: c.attempt, IdleMs: uint64(max(c.idle(), 0).Milliseconds()), Watch: d.watch[:d.first],
+		Inactive: c.inactive, Client: c.o.Name,
+	}
+	if c.o.Grace != nil {
+		ms := uint64(max(*c.o.Grace, 0).Milliseconds())
+		connect.GraceMs = &ms
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.rooms)) {
+		d.rooms = append(d.rooms, c.rooms[name])
+		connect.Rooms = append(connect.Rooms, c.rooms[name].enter())
+	}
+	return d, &wire.Command{Method: &wire.Command_Connect{Connect: connect}}
+}
+
+func (c *Client) idle() time.Duration {
+	if c.o.Idle != nil {
+		return c.o.Idle()
+	}
+	return time.Since(c.active)
+}
+
+// adopt makes s the client's socket; s's reading goroutine calls it before anything that
+// follows connect's answer is looked at.
+func (c *Client) adopt(s *socket, d *declaration, answer *wire.ConnectReply) {
+	s.believe(millis(answer.GetPingMs()) + pongSlack)
+	c.mu.Lock()
+	old := c.cur
+	c.cur = s
+	if old != nil {
+		close(old.left)
+	} else {
+		close(c.up)
+	}
+	c.session = Session{ID: answer.GetSessionId(), User: answer.GetUser(), Node: answer.GetNode(), Resumed: answer.GetResumed()}
+	c.ahead = 0
+	if at := answer.GetServerAt(); at != 0 {
+		c.ahead = time.Until(instant(at))
+	}
+	c.setExpiry(answer.GetExpAt())
+	c.mu.Unlock()
+	c.view.adopt(s, d.snapshot)
+	if answer.GetSelf() != nil {
+		c.toldSelf(answer.GetSelf())
+	}
+}
+
+// catchUp tells s what did not fit into connect, and what changed since connect was sent.
+func (c *Client) catchUp(s *socket, d *declaration) {
+	declared := map[string]bool{}
+	for _, id := range d.watch[:d.first] {
+		declared[id] = true
+	}
+	var add []string
+	for _, id := range c.view.watched() {
+		if !declared[id] {
+			add = append(add, id)
+		}
+		delete(declared, id)
+	}
+	for len(add) > 0 {
+		part := chunk(add)
+		add = add[len(part):]
+		s.start(c.watchCommand(part))
+	}
+	if len(declared) > 0 {
+		s.post(watchRemove(slices.Sorted(maps.Keys(declared))).AppendJSON(nil))
+	}
+	c.mu.Lock()
+	inactive := c.inactive
+	var entered []*Room
+	for _, name := range slices.Sorted(maps.Keys(c.rooms)) {
+		if r := c.rooms[name]; !slices.Contains(d.rooms, r) {
+			entered = append(entered, r)
+		}
+	}
+	c.mu.Unlock()
+	for _, r := range entered {
+		s.start(r.command())
+	}
+	for _, r := range d.rooms {
+		if r.isLeft() {
+			s.post((&wire.Command{Method: &wire.Command_RoomLeave{RoomLeave: &wire.RoomLeave{Room: r.o.Room}}}).AppendJSON(nil))
+		}
+	}
+	if inactive != d.inactive {
+		s.post((&wire.Command{Method: &wire.Command_ClientState{ClientState: &wire.ClientState{Inactive: inactive}}}).AppendJSON(nil))
+	}
+}
+
+// chunk is the head of ids that fits into one frame.
+func chunk(ids []string) []string {
+	const most = wire.MaxFrame - 24<<10 // the token and the rooms need room, too
+	bytes := 0
+	for i, id := range ids {
+		if bytes += len(id) + 3; i == wire.MaxWatch || bytes > most {
+			return ids[:i]
+		}
+	}
+	return ids
+}
+
+// watchCommand asks for the users of one chunk and applies the answer.
+func (c *Client) watchCommand(ids []string) (*wire.Command, func(*wire.Reply) bool) {
+	snap := c.view.snapshot(ids)
+	cmd := &wire.Command{Method: &wire.Command_Watch{Watch: &wire.Watch{Add: ids}}}
+	return cmd, func(r *wire.Reply) bool {
+		answer := r.GetWatch()
+		snap.part(answer.GetPresences(), answer.GetPending(), answer.GetDone())
+		return answer.GetDone()
+	}
+}
+
+func watchRemove(ids []string) *wire.Command {
+	return &wire.Command{Method: &wire.Command_Watch{Watch: &wire.Watch{Remove: ids}}}
+}
+
+// pushed takes what the server of s says by itself.
+func (c *Client) pushed(s *socket, push *wire.Push) {
+	c.view.push(s, push.GetPresence())
+	c.mu.Lock()
+	current := c.cur == s
+	room := c.rooms[push.GetRoom().GetRoom()]
+	c.mu.Unlock()
+	if r := push.GetSessionRevoked(); r != nil {
+		c.o.Logger.Warn("muster: the session was revoked", "reason", r.GetReason())
+	}
+	if !current {
+		return
+	}
+	if room != nil {
+		room.push(push.GetRoom())
+	}
+	if push.GetSelf() != nil {
+		c.toldSelf(push.GetSelf())
+	}
+	if f := c.o.OnTyping; f != nil {
+		for _, t := range push.GetTyping() {
+			typing := Typing{User: t.GetUser(), Room: t.GetRoom(), Kind: t.GetKind(), Stop: t.GetStop(), TTL: millis(t.GetTtlMs())}
+			c.told.tell(func() { f(typing) })
+		}
+	}
+}
+
+func (c *Client) toldSelf(m *wire.Self) {
+	if f := c.o.OnSelf; f != nil {
+		me := self(m)
+		c.told.tell(func() { f(me) })
+	}
+}
+
+func (c *Client) roomAnswers(list []*wire.RoomEnterReply) {
+	for _, answer := range list {
+		c.mu.Lock()
+		room := c.rooms[answer.GetRoom()]
+		c.mu.Unlock()
+		if room == nil {
+			continue
+		}
+		if room.answer(answer); answer.GetError() != nil {
+			c.o.Logger.Warn("muster: could not enter", "room", answer.GetRoom(), "error", fmt.Sprint(refusal(answer.GetError())))
+		}
+	}
+}
