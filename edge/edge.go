@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"math/bits"
 	"runtime"
@@ -70,7 +69,7 @@ func (c *Config) fill() error {
 		return fmt.Errorf("edge: Hubs is %d, want a power of two up to %d", c.Hubs, maxHubs)
 	}
 	if c.Log == nil {
-		c.Log = slog.New(slog.NewTextHandler(io.Discard, nil))
+		c.Log = slog.New(slog.DiscardHandler)
 	}
 	orElse(&c.SendBuffer, 32<<10)
 	orElse(&c.PingInterval, 20*time.Second)
@@ -116,6 +115,7 @@ type Edge struct {
 	calls    atomic.Uint64
 	draining atomic.Bool
 
+	stopped atomic.Bool
 	done    chan struct{}
 	once    sync.Once
 	running sync.WaitGroup
@@ -135,8 +135,9 @@ func New(cfg Config) (*Edge, error) {
 		return nil, fmt.Errorf("edge: %w", err)
 	}
 	e.poller = poller
-	e.system = actor.NewActorSystem(actor.WithLoggerFactory(func(*actor.ActorSystem) *slog.Logger {
-		return cfg.Log
+	// Hubs log their own panics; what else protoactor has to say is about letters to hubs that have stopped.
+	e.system = actor.NewActorSystem(actor.WithDeadLetterThrottleCount(0), actor.WithDeadLetterThrottleInterval(time.Millisecond), actor.WithLoggerFactory(func(*actor.ActorSystem) *slog.Logger {
+		return slog.New(slog.DiscardHandler)
 	}))
 	for i := range cfg.Hubs {
 		e.hubs = append(e.hubs, newHub(e, i))
@@ -153,6 +154,7 @@ func (e *Edge) Close() error {
 		close(e.done)
 		e.running.Wait()
 		e.sockets.each((*socket).shut)
+		e.stopped.Store(true)
 		for _, h := range e.hubs {
 			h.stop()
 		}

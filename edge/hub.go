@@ -99,7 +99,11 @@ func newHub(e *Edge, n int) *hub {
 	return h
 }
 
-func (h *hub) tell(m any) { h.edge.system.Root.Send(h.pid, m) }
+func (h *hub) tell(m any) {
+	if !h.edge.stopped.Load() {
+		h.edge.system.Root.Send(h.pid, m)
+	}
+}
 
 // pass gives m to another hub, or takes its turn at once when it is this one's.
 func (h *hub) pass(to *hub, m any) {
