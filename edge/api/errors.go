@@ -1,7 +1,6 @@
 package api
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -126,16 +125,13 @@ func coreError(code link.Code, message string) error {
 	return fail(c, wait, "%s", message)
 }
 
-// callError is a shard that did not answer.
+// callError is a shard that did not answer. A command may have reached it all the same.
 func callError(err error) *Error {
 	var e *Error
 	if errors.As(err, &e) {
 		return e
 	}
-	if errors.Is(err, context.DeadlineExceeded) {
-		return fail(wire.CodeNotReady, time.Second, "the shard did not answer in time; a change may or may not have been made")
-	}
-	return fail(wire.CodeNotReady, time.Second, "the shard cannot be reached")
+	return fail(wire.CodeNotReady, time.Second, "the shard did not answer; a change may or may not have been made")
 }
 
 // wrongAnswer is an answer of a kind that the request does not have.

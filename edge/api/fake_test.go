@@ -114,7 +114,7 @@ func (f *fakeCore) ask(shard uint32, ask *link.Ask) *link.Answer {
 		a.Json = `{"user":"` + what.Explain.User + `","watcher":"` + what.Explain.Watcher + `"}`
 	case *link.Ask_User:
 		a.Rows = f.query(shard, &link.Query{App: ask.App, Users: []string{what.User}}).Rows
-		a.Json = `[{"device_id":"d-9"}]`
+		a.Json = `[{"session":"5e","device":"d-9","class":"mobile","edge":"e7","phase":"grace","last_active":"2027-01-15T08:00:00Z","cause":"silence","detached_at":"2027-01-15T08:00:05.25Z"}]`
 	}
 	return a
 }

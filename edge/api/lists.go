@@ -31,7 +31,7 @@ type onlineReply struct {
 type countsReply struct {
 	_ struct{} `json:"-" additionalProperties:"true"`
 
-	Totals   map[string]uint64            `json:"totals" doc:"Users by state, sessions and more" nullable:"false"`
+	Totals   map[string]uint64            `json:"totals" doc:"Users by state: online, away, dnd" nullable:"false"`
 	Nodes    map[string]map[string]uint64 `json:"nodes" doc:"The same by node that owns them" nullable:"false"`
 	Complete bool                         `json:"complete" doc:"false: some shards could not answer, their users are not counted"`
 }
@@ -86,14 +86,14 @@ func (a *API) onlineOf(ctx context.Context, shard uint32, prefix, after string, 
 		What: &link.Ask_Online{Online: &link.OnlinePage{Prefix: prefix, After: after, Limit: uint32(limit)}},
 	}}})
 	answer := down.GetAnswer()
-	if err != nil || answer == nil || answer.Code != link.Code_OK {
+	if err != nil || answer == nil {
 		return nil, false
 	}
 	users := make([]Presence, len(answer.Rows))
 	for i, row := range answer.Rows {
 		users[i] = present(down.Term, row)
 	}
-	return users, true
+	return users, answer.Code == link.Code_OK // a settling shard gives those it knows
 }
 
 // merge makes one page of all shards' lists, which are sorted by id. A page of n
@@ -177,6 +177,8 @@ func (a *API) counts(ctx context.Context, _ *struct{}) (countsReply, error) {
 		defer mu.Unlock()
 		if err != nil || answer == nil || answer.Code != link.Code_OK {
 			reply.Complete = false
+		}
+		if answer == nil {
 			return
 		}
 		node := reply.Nodes[down.Node]

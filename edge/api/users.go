@@ -2,7 +2,10 @@ package api
 
 import (
 	"context"
+	"encoding/json"
 	"net/http"
+	"slices"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -32,7 +35,70 @@ type User struct {
 	_ struct{} `json:"-" additionalProperties:"true"`
 
 	Presence
-	Sessions Document `json:"sessions,omitempty" doc:"The user's sessions, live ones and those in grace"`
+	Sessions []Session `json:"sessions,omitempty" doc:"Live ones, and those that were lost while they can be resumed" nullable:"false"`
+}
+
+// Session is a device's logical connection.
+type Session struct {
+	_ struct{} `json:"-" additionalProperties:"true"`
+
+	SessionID     string `json:"session_id"`
+	DeviceID      string `json:"device_id"`
+	Class         string `json:"class" enum:"unspecified,desktop,mobile,web,tv,bot"`
+	Phase         string `json:"phase" enum:"live,grace,resumable,presumed" doc:"grace: lost, still shown; resumable: no longer shown; presumed: not heard of since its node died"`
+	Node          string `json:"node,omitempty" doc:"The node that holds or held its socket"`
+	Client        string `json:"client,omitempty" doc:"What the client calls itself"`
+	Away          bool   `json:"away,omitempty"`
+	LastActiveAt  int64  `json:"last_active_at,omitempty" doc:"Unix ms, to the minute"`
+	DetachedAt    int64  `json:"detached_at,omitempty" doc:"Unix ms"`
+	DetachCause   string `json:"detach_cause,omitempty"`
+	GraceEndsAt   int64  `json:"grace_ends_at,omitempty" doc:"Unix ms when it stops being shown"`
+	ResumableTill int64  `json:"resumable_until_at,omitempty" doc:"Unix ms"`
+}
+
+// coreSession is a session in the words of the core, which writes for explain.
+type coreSession struct {
+	Session    string    `json:"session"`
+	Device     string    `json:"device"`
+	Class      string    `json:"class"`
+	Client     string    `json:"client"`
+	Edge       string    `json:"edge"`
+	Phase      string    `json:"phase"`
+	Away       bool      `json:"away"`
+	LastActive time.Time `json:"last_active"`
+	Cause      string    `json:"cause"`
+	DetachedAt time.Time `json:"detached_at"`
+	GraceEnd   time.Time `json:"grace_end"`
+	ResumeEnd  time.Time `json:"resume_end"`
+}
+
+func sessions(doc string) ([]Session, error) {
+	var list []coreSession
+	if doc == "" {
+		return nil, nil
+	}
+	if err := json.Unmarshal([]byte(doc), &list); err != nil {
+		return nil, wrongAnswer()
+	}
+	out := make([]Session, len(list))
+	for i, s := range list {
+		if !slices.Contains(classes[:], s.Class) {
+			s.Class = classes[0]
+		}
+		out[i] = Session{
+			SessionID: s.Session, DeviceID: s.Device, Class: s.Class, Phase: s.Phase, Node: s.Edge, Client: s.Client, Away: s.Away,
+			LastActiveAt: millis(s.LastActive), DetachedAt: millis(s.DetachedAt), DetachCause: s.Cause,
+			GraceEndsAt: millis(s.GraceEnd), ResumableTill: millis(s.ResumeEnd),
+		}
+	}
+	return out, nil
+}
+
+func millis(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMilli()
 }
 
 func (a *API) users() {
@@ -107,7 +173,10 @@ func (a *API) user(ctx context.Context, in *UserPath) (User, error) {
 	if err := coreError(answer.Code, answer.Message); err != nil {
 		return User{}, err
 	}
-	out := User{Presence: Presence{User: in.ID, State: unknown}, Sessions: Document(answer.Json)}
+	out := User{Presence: Presence{User: in.ID, State: unknown}}
+	if out.Sessions, err = sessions(answer.Json); err != nil {
+		return User{}, err
+	}
 	for _, row := range answer.Rows {
 		if row.User == in.ID {
 			out.Presence = present(down.Term, row)

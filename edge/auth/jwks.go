@@ -77,7 +77,7 @@ func noRedirect(*http.Request, []*http.Request) error {
 // keys returns the keys that may fit h. If none has its kid, the sets are fetched
 // again, at most once in refreshGap however many tokens ask.
 func (j *jwks) keys(ctx context.Context, h *header) ([]Key, error) {
-	keys, all := j.current()
+	keys, _ := j.current()
 	if fits(keys, h) {
 		return keys, nil
 	}
@@ -87,7 +87,8 @@ func (j *jwks) keys(ctx context.Context, h *header) ([]Key, error) {
 		return nil, unavailable()
 	}
 	defer func() { <-j.fetching }()
-	if keys, all = j.current(); fits(keys, h) { // somebody fetched while this one waited
+	keys, all := j.current()
+	if fits(keys, h) { // somebody fetched while this one waited
 		return keys, nil
 	}
 	if time.Since(j.asked) >= refreshGap {
