@@ -2,12 +2,9 @@ package edge
 
 import (
 	"fmt"
-	"strings"
 	"time"
-	"unicode/utf8"
 
 	"muster/actors/link"
-	"muster/actors/presence"
 	"muster/clients/wire"
 	"muster/edge/auth"
 )
@@ -166,7 +163,7 @@ func (h *hub) command(s *socket, c *wire.Command) {
 		why = h.claim(s, c, m.Claim)
 	case *wire.Command_ClaimEnd:
 		if why = badClaimID(m.ClaimEnd.Id); why == "" {
-			h.act(s, c, &link.Act{What: &link.Act_EndClaim{EndClaim: m.ClaimEnd.Id}})
+			h.endClaim(s, c, m.ClaimEnd.Id)
 		}
 	case *wire.Command_Audience:
 		why = h.audience(s, c, m.Audience)
@@ -187,8 +184,9 @@ func (h *hub) command(s *socket, c *wire.Command) {
 	}
 }
 
-// act sends a command to the user's activation and answers with its verdict.
-func (h *hub) act(s *socket, c *wire.Command, a *link.Act) {
+// act sends a command to the user's activation and answers with its verdict. then, if any,
+// runs when it was good.
+func (h *hub) act(s *socket, c *wire.Command, a *link.Act, then ...func()) {
 	a.Call = h.expect(long, func(d *link.Down) {
 		switch v := d.GetActed(); {
 		case v == nil:
@@ -196,6 +194,9 @@ func (h *hub) act(s *socket, c *wire.Command, a *link.Act) {
 		case v.Code != link.Code_OK:
 			s.refuseWith(c.Id, v.Code, v.Message)
 		default:
+			for _, f := range then {
+				f()
+			}
 			s.reply(done(c))
 		}
 	})
@@ -290,149 +291,4 @@ func (h *hub) commandQuery(s *socket, c *wire.Command, q *wire.Query) {
 		}
 	}
 	g.ask(h, q.Users, nil)
-}
-
-// manual is the id of the claim that status sets.
-const manual = "manual"
-
-const (
-	minTTL     = 10_000                   // ms
-	maxTTL     = 30 * 24 * 60 * 60 * 1000 // ms
-	durableTTL = 5 * 60 * 1000            // ms; a claim of a longer life belongs to the user
-)
-
-// stateWord reads a state as clients write it.
-func stateWord(w string) (state presence.State, ok bool) {
-	switch strings.ToLower(w) {
-	case "online", "chat":
-		return presence.Online, true
-	case "away", "idle", "xa", "unavailable":
-		return presence.Away, true
-	case "dnd", "busy":
-		return presence.DND, true
-	}
-	return presence.Offline, false
-}
-
-// status sets or ends the manual claim, and the invisible flag with it.
-func (h *hub) status(s *socket, c *wire.Command, m *wire.Status) (why string) {
-	if strings.EqualFold(m.State, "invisible") {
-		h.act(s, c, &link.Act{What: &link.Act_Invisible{Invisible: true}})
-		return ""
-	}
-	state, ok := stateWord(m.State)
-	if m.State == "" {
-		state, ok = presence.Online, m.Text != "" || m.Emoji != ""
-	}
-	switch {
-	case !ok:
-		return "status.state: want online, away, dnd or invisible"
-	case badText(m.Text):
-		return "status.text: more than 128 characters"
-	case len(m.Emoji) > wire.MaxEmoji:
-		return "status.emoji: more than 32 bytes"
-	case m.TtlMs != 0 && (m.TtlMs < minTTL || m.TtlMs > maxTTL):
-		return "status.ttl_ms: want 10000 to 2592000000, or 0"
-	}
-	if s.who.invisible {
-		// Any other status ends it; the claim below is what is answered.
-		h.sendAct(s, &link.Act{What: &link.Act_Invisible{}})
-	}
-	if state == presence.Online && m.Text == "" && m.Emoji == "" {
-		h.act(s, c, &link.Act{What: &link.Act_EndClaim{EndClaim: manual}})
-		return ""
-	}
-	h.act(s, c, &link.Act{What: &link.Act_Claim{Claim: &link.Claim{
-		Id: manual, Source: manual, State: uint32(state), Text: m.Text, Emoji: m.Emoji, Priority: -1,
-		TtlMs: int64(m.TtlMs), Durable: m.TtlMs == 0 || m.TtlMs > durableTTL,
-	}}})
-	return ""
-}
-
-func badText(s string) bool { return utf8.RuneCountInString(s) > wire.MaxText }
-
-func badClaimID(id string) string {
-	if !wire.ValidID(id) {
-		return "claim id: want 1 to 128 of A-Z a-z 0-9 . _ @ + = -"
-	}
-	return ""
-}
-
-func (h *hub) claim(s *socket, c *wire.Command, m *wire.Claim) (why string) {
-	state, ok := stateWord(m.State)
-	switch m.Source {
-	case "manual", "call", "calendar", "game", "api":
-	case "":
-		m.Source = "api"
-	default:
-		return "claim.source: want manual, call, calendar, game or api"
-	}
-	switch {
-	case badClaimID(m.Id) != "":
-		return badClaimID(m.Id)
-	case !ok:
-		return "claim.state: want online, away or dnd"
-	case badText(m.Text):
-		return "claim.text: more than 128 characters"
-	case len(m.Emoji) > wire.MaxEmoji:
-		return "claim.emoji: more than 32 bytes"
-	case len(m.Activity) > wire.MaxActivity:
-		return "claim.activity: more than 2 KiB"
-	case m.Priority != nil && *m.Priority > 100:
-		return "claim.priority: want 0 to 100"
-	case m.TtlMs != 0 && (m.TtlMs < minTTL || m.TtlMs > maxTTL):
-		return "claim.ttl_ms: want 10000 to 2592000000, or 0"
-	}
-	lc := &link.Claim{
-		Id: m.Id, Source: m.Source, State: uint32(state), Text: m.Text, Emoji: m.Emoji, Activity: m.Activity,
-		Priority: -1, TtlMs: int64(m.TtlMs), Durable: m.TtlMs > durableTTL,
-	}
-	if m.Priority != nil {
-		lc.Priority = int32(*m.Priority)
-	}
-	h.act(s, c, &link.Act{What: &link.Act_Claim{Claim: lc}})
-	return ""
-}
-
-const maxListed = 1000 // users in one rule
-
-func (h *hub) audience(s *socket, c *wire.Command, m *wire.Audience) (why string) {
-	a := &link.Audience{}
-	for _, r := range rules(m) {
-		if *r.rule == nil {
-			continue
-		}
-		lr := &link.Rule{Field: uint32(r.field), Users: (*r.rule).Users}
-		known := false
-		for i, name := range ruleNames {
-			if name == (*r.rule).Rule {
-				lr.Rule, known = uint32(i), true
-			}
-		}
-		if !known {
-			return "audience: a rule is everyone, contacts, contacts_except, only or nobody"
-		}
-		if len(lr.Users) > maxListed {
-			return "audience: more than 1000 users in one rule"
-		}
-		if why := badIDs("audience.users", lr.Users); why != "" {
-			return why
-		}
-		a.Rules = append(a.Rules, lr)
-	}
-	for _, g := range m.Grant {
-		lg := &link.Grant{To: g.To, TtlMs: int64(g.TtlMs)}
-		for _, f := range g.Fields {
-			if fieldNames[f] == 0 {
-				return "audience.grant.fields: unknown field"
-			}
-			lg.Fields |= uint32(fieldNames[f])
-		}
-		if !wire.ValidID(g.To) || g.TtlMs == 0 || g.TtlMs > 86_400_000 {
-			return "audience.grant: want a user and a ttl_ms up to 86400000"
-		}
-		a.Grants = append(a.Grants, lg)
-	}
-	h.act(s, c, &link.Act{What: &link.Act_Audience{Audience: a}})
-	return ""
 }

@@ -34,8 +34,8 @@ func (e *Edge) Linked() bool {
 }
 
 // Drain sends every client away, spread over the drain window, and returns when all have gone, 28 s after the call by
-// default, or when ctx ends: then the rest is closed at once. Sessions keep 60 s to resume elsewhere.
-func (e *Edge) Drain(ctx context.Context) {
+// default, or when ctx ends: then the rest is closed at once, and the error is ctx's. Sessions keep 60 s to resume elsewhere.
+func (e *Edge) Drain(ctx context.Context) error {
 	e.draining.Store(true)
 	var list []*socket
 	e.sockets.each(func(s *socket) { list = append(list, s) })
@@ -65,6 +65,7 @@ func (e *Edge) Drain(ctx context.Context) {
 	for end := time.Now().Add(closeAfter*time.Millisecond + 2*tick); e.sockets.count.Load() > 0 && time.Now().Before(end); {
 		<-ticker.C
 	}
+	return ctx.Err()
 }
 
 // sendAway asks a client to open a new socket before this one closes.

@@ -145,7 +145,9 @@ func (h *hub) announce(n uint32, app, user string) bool {
 			if !s.has(isAttached) || s.phase() >= closing {
 				continue
 			}
-			a.Sessions = append(a.Sessions, s.attach(0, true))
+			at := s.attach(0, true)
+			at.Claims = s.self.claims(h.edge.clock())
+			a.Sessions = append(a.Sessions, at)
 			if len(a.Sessions) == announceChunk {
 				if !send(a) {
 					return false

@@ -91,6 +91,7 @@ type session struct {
 type rare struct {
 	rooms  []roomSeat
 	typing []typist
+	claims []ownClaim
 }
 
 func (s *socket) phase() phase { return phase(s.stage.Load()) }
