@@ -250,6 +250,7 @@ class Conn {
   #limit = ANSWER_MS;
   #dog;
   asked = new Set(); // users the server was asked to watch
+  unasked = new Set(); // those it is to forget
   entered = new Set(); // rooms
   inactive = false;
   openedAt = 0; // when the connect reply came
@@ -268,6 +269,9 @@ class Conn {
   /** From now on silence longer than the ping interval and 10 s is a lost conn. */
   expectPings(ms) {
     this.#limit = (ms || 20_000) + ANSWER_MS;
+  }
+  forget(user) {
+    if (this.asked.delete(user)) this.unasked.add(user);
   }
   send(command) {
     if (this.#ws.readyState === 1) this.#ws.send(JSON.stringify(command));
@@ -425,12 +429,16 @@ export class Muster extends EventTarget {
   #options;
   #token = null;
   #tab;
-  #view = new View((event, detail) => this.#emit(event, detail));
+  #view = new View((event, detail) => {
+    if (event === "leave") this.#typingEnds(`\n${detail.user}`);
+    this.#emit(event, detail);
+  });
   #rooms = new Map();
   #conn = null; // answers commands
   #next = null; // being opened
   #timer; // for the next dial
   #refresh;
+  #ahead = 0; // how far the server's clock is ahead of ours, ms
   #tries = 0;
   #waiting = []; // calls that wait for the connection: [resolve, reject]
   #syncing = false;
@@ -488,7 +496,8 @@ export class Muster extends EventTarget {
 
   /** Connects and stays connected. Resolves at the first connection, rejects when the server refuses for good. */
   async connect() {
-    if (["connecting", "connected", "waiting"].includes(this.#connection.state)) return this.#up();
+    if (["connecting", "connected", "waiting"].includes(this.#connection.state)) return this.#up(false);
+    this.#tries = 0;
     this.#say({ state: "connecting" });
     const up = this.#up(false);
     this.#listen();
@@ -511,11 +520,7 @@ export class Muster extends EventTarget {
     this.#stop();
   }
   #stop(code) {
-    this.#unlisten.abort();
-    this.#tab.release();
-    this.#drop(code);
-    this.#fail(new MusterError({ name: "CLOSED", message: "the client was closed" }));
-    this.#say({ state: "closed" });
+    this.#end(new MusterError({ name: "CLOSED", message: "the client was closed" }), { state: "closed" }, code);
   }
 
   /** Watches users: their presence arrives as events and can be read with {@link Muster#presence}. */
@@ -524,7 +529,10 @@ export class Muster extends EventTarget {
     this.#sync();
   }
   unwatch(...users) {
-    for (const u of users.flat()) this.#view.remove(u);
+    for (const u of users.flat()) {
+      this.#view.remove(u);
+      this.#conn?.forget(u);
+    }
     this.#sync();
   }
   /** @returns {string[]} */
@@ -712,10 +720,11 @@ export class Muster extends EventTarget {
     Object.assign(this, { user: reply.user, node: reply.node ?? "", resumed: !!reply.resumed, sessionId: reply.session_id });
     this.#tab.set("session", reply.session_id);
     this.#activeAt = this.#inputAt;
+    this.#ahead = reply.server_at ? reply.server_at - Date.now() : 0;
     this.#refreshBefore(reply.exp_at);
     this.#say({ state: "connected" });
     this.#self(reply.self);
-    for (const r of reply.rooms ?? []) this.#roomReply(r);
+    for (const r of reply.rooms ?? []) this.#roomReply(conn, r);
     for (const [resolve] of this.#waiting.splice(0)) resolve();
     this.#visibility();
     this.#sync();
@@ -754,9 +763,15 @@ export class Muster extends EventTarget {
   }
 
   #final(code, reason) {
-    this.#drop();
-    this.#fail(new MusterError({ code, name: "REFUSED", message: reason || `closed with ${code}` }));
-    this.#say({ state: "closed", code, reason });
+    this.#token = null;
+    this.#end(new MusterError({ code, name: "REFUSED", message: reason || `closed with ${code}` }), { state: "closed", code, reason });
+  }
+  #end(error, connection, code) {
+    this.#unlisten.abort();
+    this.#tab.release();
+    this.#drop(code);
+    for (const [, reject] of this.#waiting.splice(0)) reject(error);
+    this.#say(connection);
   }
 
   /** Lets go of the sockets and timers, without deciding what comes next. */
@@ -788,9 +803,6 @@ export class Muster extends EventTarget {
       this.#waiting.push(entry);
     });
   }
-  #fail(error) {
-    for (const [, reject] of this.#waiting.splice(0)) reject(error);
-  }
 
   get #refreshable() {
     return typeof this.#options.token === "function";
@@ -798,7 +810,7 @@ export class Muster extends EventTarget {
   #refreshBefore(expAt) {
     clearTimeout(this.#refresh);
     if (!expAt || !this.#refreshable) return;
-    const left = expAt - Date.now();
+    const left = expAt - Date.now() - this.#ahead;
     const wait = Math.min(2 ** 31 - 1, Math.max(1_000, left - Math.min(60_000, left / 2)));
     this.#refresh = setTimeout(async () => {
       try {
@@ -823,13 +835,12 @@ export class Muster extends EventTarget {
   }
 
   #syncNow(conn) {
-    const add = this.#view.ids().filter((u) => !conn.asked.has(u));
-    const remove = [...conn.asked].filter((u) => !this.#view.has(u));
-    for (const users of portions(remove)) {
-      for (const u of users) conn.asked.delete(u);
+    for (const u of [...conn.asked]) if (!this.#view.has(u)) conn.forget(u);
+    for (const users of portions(conn.unasked)) {
       conn.call("watch", { remove: users }).catch((e) => this.#amiss(conn, e, () => users.forEach((u) => conn.asked.add(u))));
     }
-    for (const users of portions(add)) {
+    conn.unasked.clear();
+    for (const users of portions(this.#view.ids().filter((u) => !conn.asked.has(u)))) {
       const mark = this.#view.mark;
       for (const u of users) conn.asked.add(u);
       const apply = (part) => conn === this.#conn && this.#view.snapshot(users, part, mark);
@@ -844,8 +855,8 @@ export class Muster extends EventTarget {
       if (conn.entered.has(id)) continue;
       conn.entered.add(id);
       conn.call("room.enter", room.params).then(
-        (reply) => conn === this.#conn && this.#roomReply({ ...reply, room: id }),
-        (e) => this.#amiss(conn, e, () => conn.entered.delete(id)),
+        (reply) => this.#roomReply(conn, { ...reply, room: id }),
+        (e) => this.#roomReply(conn, { room: id, error: e }),
       );
     }
   }
@@ -897,10 +908,14 @@ export class Muster extends EventTarget {
     this.#emit("typing", { user, room, typing: false });
   }
 
-  #roomReply(reply) {
+  #roomReply(conn, reply) {
     const room = this.#rooms.get(reply.room);
-    if (!room) return;
-    if (reply.error) return this.#emit("room", { room: room.id, error: new MusterError(reply.error) });
+    if (!room || conn !== this.#conn) return;
+    if (reply.error) {
+      const error = reply.error instanceof MusterError ? reply.error : new MusterError(reply.error);
+      if (!error.retryable) return this.#emit("room", { room: room.id, error });
+      return this.#amiss(conn, error, () => conn.entered.delete(room.id));
+    }
     this.#emit("room", { room: room.id, ...room.reset(reply), count: room.count });
   }
   #roomPush(push) {
@@ -912,7 +927,8 @@ export class Muster extends EventTarget {
   // The page.
 
   #listen() {
-    if (this.#unlisten.signal.aborted) this.#unlisten = new AbortController();
+    this.#unlisten.abort();
+    this.#unlisten = new AbortController();
     const { signal } = this.#unlisten;
     const on = (target, types, f) => types.forEach((type) => target?.addEventListener?.(type, f, { signal, passive: true, capture: true }));
     if (this.#options.trackActivity) on(globalThis, ["pointerdown", "pointermove", "keydown", "wheel", "touchstart"], () => this.activity());

@@ -267,6 +267,10 @@ test("watch and unwatch are joined in one frame each, and refused ones are tried
   assert.deepEqual(s.of("watch").slice(2).map((c) => c.watch), [{ remove: ["a"] }]);
   s.say({ push: { presence: [{ user: "a", state: "away", ver: [1, 2] }] } });
   assert.equal(m.presence("a"), undefined);
+  m.unwatch("b");
+  m.watch("b");
+  await turn();
+  assert.deepEqual(s.of("watch").slice(3).map((c) => c.watch), [{ remove: ["b"] }, { add: ["b"] }], "asked again, so answered again");
 });
 
 test("what was watched while the socket changed is declared afterwards", async () => {
@@ -493,6 +497,11 @@ test("typing: one frame in 3 s out; in, it ends by itself", async () => {
   await pass(1);
   assert.equal(m.isTyping("bob"), false);
   assert.deepEqual(m.events("typing").map((t) => t.typing), [true, false]);
+  m.watch("carol");
+  s.say({ push: { presence: [{ user: "carol", state: "online", ver: [1, 1] }], typing: [{ user: "carol" }] } });
+  assert.equal(m.isTyping("carol"), true);
+  s.say({ push: { presence: [{ user: "carol", state: "offline", ver: [1, 2] }] } });
+  assert.equal(m.isTyping("carol"), false, "who is gone does not type");
 });
 
 test("rooms: live occupants, refusal, leave", async () => {
@@ -508,7 +517,13 @@ test("rooms: live occupants, refusal, leave", async () => {
   s.say({ push: { room: { room: "lobby", ver: [1, 2], enter: [{ user: "bob", state: "online", entered_at: 2 }], count: 2 } } });
   s.say({ push: { room: { room: "lobby", ver: [1, 2], leave: [{ user: "bob" }], count: 1 } } });
   assert.deepEqual([...room.occupants.keys()], ["alice", "bob"]);
-  assert.equal(m.events("error")[0].code, 103);
+  assert.deepEqual(m.events("room").filter((r) => r.error).map((r) => [r.room, r.error.code]), [["secret", 103]]);
+  m.enter("busy");
+  await turn();
+  s.say({ id: s.of("room.enter")[2].id, error: { code: 128, name: "BUSY", retryable: true, retry_after_ms: 2_000 } });
+  await turn();
+  await pass(2_000);
+  assert.equal(s.of("room.enter").length, 4, "tried again");
   m.leave("lobby");
   await turn();
   assert.deepEqual(s.of("room.leave")[0]["room.leave"], { room: "lobby" });

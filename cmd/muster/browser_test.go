@@ -1,16 +1,13 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
-	"regexp"
 	"strings"
-	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -31,8 +28,8 @@ const soon = 15 * time.Second
 
 func TestBrowser(t *testing.T) {
 	chrome := chromium(t)
-	b := &browser{root: startBrowser(t, chrome), server: &process{binary: buildBinary(t), listen: "127.0.0.1:0"}}
-	b.server.start(t)
+	b := &browser{root: startBrowser(t, chrome), server: &demoServer{t: t}}
+	b.server.start()
 
 	t.Run("two people see each other", b.testTwoPeople)
 	t.Run("text of others is shown as text", b.testEscaping)
@@ -196,7 +193,6 @@ func (b *browser) testPhone(t *testing.T) {
 	phone.eventually("typing", shown(`.person[data-user="hugo"] .typing`))
 	phone.click(`#states input[value="invisible"]`)
 	phone.eventually("the banner", shown("#hidden-banner"))
-	phone.click(".facts summary")
 	phone.eventually("the page fits", fits)
 }
 
@@ -215,12 +211,12 @@ func (b *browser) testRestart(t *testing.T) {
 	watcher := b.open(t, "/?as=greta&watch=georg")
 	georg := b.open(t, "/?as=georg&watch=greta")
 	watcher.eventually("georg is here", person("georg", "online"))
-	b.server.kill(t)
+	b.server.kill()
 	for _, tab := range []*tab{watcher, georg} {
 		tab.eventually("says that the connection is lost", shown("#connection[data-state=waiting], #connection[data-state=connecting]"))
 	}
 	watcher.must("what is known is kept, marked as not confirmed", shown(`.person.stale[data-user="georg"][data-state="online"]`))
-	b.server.start(t)
+	b.server.start()
 	watcher.eventually("connected by itself", shown("#connection[data-state=connected]"))
 	georg.eventually("connected by itself", shown("#connection[data-state=connected]"))
 	watcher.eventually("georg is here", shown(`.person:not(.stale)[data-user="georg"][data-state="online"]`))
@@ -266,16 +262,21 @@ func chromium(t *testing.T) string {
 
 type browser struct {
 	root   context.Context
-	server *process
+	server *demoServer
 }
 
 func startBrowser(t *testing.T, chrome string) context.Context {
 	t.Helper()
 	opts := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(chrome), chromedp.NoSandbox, chromedp.DisableGPU)
 	ctx, stop := chromedp.NewExecAllocator(context.Background(), opts...)
-	t.Cleanup(stop)
 	ctx, cancel := chromedp.NewContext(ctx)
-	t.Cleanup(cancel)
+	t.Cleanup(func() {
+		if err := chromedp.Cancel(ctx); err != nil {
+			t.Errorf("%s does not end: %v", chrome, err)
+		}
+		cancel()
+		stop()
+	})
 	if err := chromedp.Do(ctx); err != nil {
 		t.Fatalf("%s does not start: %v", chrome, err)
 	}
@@ -285,10 +286,9 @@ func startBrowser(t *testing.T, chrome string) context.Context {
 // tab is one page. It fails the test for any exception or breach of the content
 // security policy in it.
 type tab struct {
-	t     *testing.T
-	b     *browser
-	ctx   context.Context
-	close context.CancelFunc
+	t   *testing.T
+	b   *browser
+	ctx context.Context
 }
 
 // open opens path in a profile of its own, so nothing is shared with other tabs.
@@ -312,7 +312,7 @@ func (tb *tab) attach(id target.ID) *tab {
 func (b *browser) tab(t *testing.T, parent context.Context, path string, opts ...chromedp.ContextOption) *tab {
 	t.Helper()
 	ctx, cancel := chromedp.NewContext(parent, opts...)
-	tb := &tab{t: t, b: b, ctx: ctx, close: cancel}
+	tb := &tab{t: t, b: b, ctx: ctx}
 	t.Cleanup(cancel)
 	fault := func(ev any) {
 		switch e := ev.(type) {
@@ -407,6 +407,14 @@ func (tb *tab) stored(key string) string {
 	return v
 }
 
+// close closes the tab as its user would.
+func (tb *tab) close() {
+	tb.t.Helper()
+	if _, err := chromedp.Call(tb.ctx, page.Close, cdp.Empty{}); err != nil {
+		tb.t.Fatal(err)
+	}
+}
+
 // crash kills the process that shows the page; nothing of the page runs after it.
 func (tb *tab) crash() {
 	tb.t.Helper()
@@ -443,78 +451,36 @@ func (tb *tab) namedControls(n int) {
 	}
 }
 
-// process is a running `muster serve --dev`.
-type process struct {
-	binary string
-	listen string // after the first start: the address that later ones take again
-	cmd    *exec.Cmd
-	stderr *output
+// demoServer is `muster serve --dev` in a process of its own. It lives as long as the
+// test that first starts it.
+type demoServer struct {
+	t       *testing.T
+	process *process
+	address string // once started; a restart takes it again
 }
 
-func buildBinary(t *testing.T) string {
-	t.Helper()
-	binary := filepath.Join(t.TempDir(), "muster")
-	if out, err := exec.Command("go", "build", "-o", binary, ".").CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
+func (s *demoServer) start() {
+	s.t.Helper()
+	var args []string
+	if s.address != "" {
+		args = []string{"--listen", s.address}
 	}
-	return binary
+	var url string
+	s.process, url, _ = serveChild(s.t, args...)
+	s.address = strings.TrimSuffix(strings.TrimPrefix(url, "ws://"), "/v1/ws")
 }
 
-func (p *process) start(t *testing.T) {
-	t.Helper()
-	p.stderr = &output{ready: make(chan string, 1)}
-	p.cmd = exec.Command(p.binary, "serve", "--dev", "--listen", p.listen, "--api-listen", "127.0.0.1:0")
-	p.cmd.Stderr = p.stderr
-	if err := p.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	cmd := p.cmd
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	})
-	select {
-	case p.listen = <-p.stderr.ready:
-	case <-time.After(soon):
-		t.Fatalf("the server was not ready within %v\n%s", soon, p.log())
-	}
+// kill ends the server without a word to anybody.
+func (s *demoServer) kill() {
+	s.t.Helper()
+	s.process.signal(syscall.SIGKILL)
+	s.process.exit()
 }
 
-// kill ends the server without a word.
-func (p *process) kill(t *testing.T) {
-	t.Helper()
-	if err := p.cmd.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	_ = p.cmd.Wait() // reports the kill
-}
+func (s *demoServer) url(path string) string { return "http://" + s.address + path }
 
-func (p *process) url(path string) string { return "http://" + p.listen + path }
-func (p *process) log() string            { return "the server says:\n" + p.stderr.String() }
-
-var readyLine = regexp.MustCompile(`(?m)^ready listen=(\S+)`)
-
-// output keeps what a process writes and finds the address in its line of readiness.
-type output struct {
-	mu    sync.Mutex
-	all   bytes.Buffer
-	ready chan string
-	found bool
-}
-
-func (o *output) Write(b []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.all.Write(b)
-	if m := readyLine.FindSubmatch(o.all.Bytes()); m != nil && !o.found && bytes.HasSuffix(b, []byte("\n")) {
-		o.found = true
-		o.ready <- string(m[1])
-	}
-	return len(b), nil
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.all.String()
+func (s *demoServer) log() string {
+	s.process.mu.Lock()
+	defer s.process.mu.Unlock()
+	return "the server says:\n" + strings.Join(s.process.lines, "\n")
 }

@@ -154,7 +154,7 @@ function drawMe() {
   drawAvatar($("my-avatar"), muster.user, invisible ? "offline" : state);
   setText($("my-name"), show(muster.user));
   const text = statusText(own);
-  setText($("my-line"), invisible ? "Others see you offline" : `Others see you ${stateNames[state].toLowerCase()}${text ? `: ${text}` : ""}`);
+  setText($("my-line"), invisible ? "Seen as offline" : `Seen as ${stateNames[state].toLowerCase()}${text ? `: ${text}` : ""}`);
   $("hidden-banner").hidden = !invisible;
   // Without a status of one's own, "away" comes from idleness: the choice stays Online.
   const manual = muster.me?.claims?.find((c) => (c.source ?? "manual") === "manual");
