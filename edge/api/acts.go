@@ -97,9 +97,22 @@ var claimStates = map[string]presence.State{
 	"dnd": presence.DND, "busy": presence.DND,
 }
 
+const minTTL = 10_000
+
+// checkTTL knows the lower bound; the upper one is in the schema.
+func checkTTL(ms int64) error {
+	if ms != 0 && ms < minTTL {
+		return badRequest("body.ttl_ms: want 0 (no end) or at least %d", minTTL)
+	}
+	return nil
+}
+
 func (a *API) setStatus(ctx context.Context, in *statusRequest) (empty, error) {
 	if len(in.Body.Emoji) > wire.MaxEmoji {
 		return empty{}, badRequest("body.emoji: more than %d bytes", wire.MaxEmoji)
+	}
+	if err := checkTTL(in.Body.TTLMs); err != nil {
+		return empty{}, err
 	}
 	hide := in.Body.State == "invisible"
 	if hide { // first, so that nothing of what follows is seen
@@ -132,6 +145,9 @@ func (a *API) setClaim(ctx context.Context, in *claimRequest) (empty, error) {
 	}
 	if len(b.Activity) > wire.MaxActivity {
 		return empty{}, badRequest("body.activity: more than %d bytes", wire.MaxActivity)
+	}
+	if err := checkTTL(b.TTLMs); err != nil {
+		return empty{}, err
 	}
 	priority := int32(-1)
 	if b.Priority != nil {

@@ -277,6 +277,8 @@ func TestBadRequests(t *testing.T) {
 		{"POST", "/v1/users/alice/status", `{"state":"dnd","text":"` + strings.Repeat("é", 129) + `"}`, 400, wire.CodeBadRequest},
 		{"POST", "/v1/users/alice/status", `{"state":"dnd","emoji":"` + strings.Repeat("é", 17) + `"}`, 400, wire.CodeBadRequest},
 		{"POST", "/v1/users/alice/status", `{"state":"dnd","ttl_ms":-1}`, 400, wire.CodeBadRequest},
+		{"POST", "/v1/users/alice/status", `{"state":"dnd","ttl_ms":9999}`, 400, wire.CodeBadRequest},
+		{"POST", "/v1/users/alice/claims", `{"id":"a","ttl_ms":1}`, 400, wire.CodeBadRequest},
 		{"POST", "/v1/users/alice/status", `{"state":"dnd","ttl_ms":1e30}`, 400, wire.CodeBadRequest},
 		{"POST", "/v1/users/alice/claims", `{"id":"","state":"dnd"}`, 400, wire.CodeBadRequest},
 		{"POST", "/v1/users/alice/claims", `{"id":"a","state":"invisible"}`, 400, wire.CodeBadRequest},
