@@ -176,7 +176,9 @@ func TestPushesToTheApplication(t *testing.T) {
 	bubble(t, func(t *testing.T, srv *server) {
 		o := srv.options()
 		var got []string
-		o.OnTyping = func(t Typing) { got = append(got, fmt.Sprintf("%s %s %s %v %v", t.User, t.Room, t.Kind, t.Stop, t.TTL)) }
+		o.OnTyping = func(t Typing) {
+			got = append(got, fmt.Sprintf("%s %s %s %v %v", t.User, t.Room, t.Kind, t.Stop, t.TTL))
+		}
 		o.OnSelf = func(s Self) {
 			got = append(got, fmt.Sprintf("%s %v %d %v", s.Presence.State, s.Invisible, len(s.Claims), s.Audience.State != nil))
 		}

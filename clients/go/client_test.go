@@ -74,7 +74,7 @@ func TestVersionsNeverGoBack(t *testing.T) {
 			{`"state":"offline","ver":[6,2],"reason":"timeout"`, "ann offline"},
 			{`"state":"dreaming","ver":[6,3]`, "ann unknown"},
 		} {
-			p.push(`"presence":[{"user":"stranger","state":"online","ver":[9,9]},{"user":"ann",%s}]`, step.push)
+			p.push(`"presence":[{"user":"ann",%s}]`, step.push)
 			want(t, c, step.state)
 		}
 	})
@@ -302,5 +302,66 @@ func TestDisconnectPushStandsForTheCode(t *testing.T) {
 		if !errors.As(c.Err(), &closed) || closed.Code != wire.CloseRevoked || closed.Reconnect() {
 			t.Error(c.Err())
 		}
+	})
+}
+
+func TestUsersWatchedByTheToken(t *testing.T) {
+	bubble(t, func(t *testing.T, srv *server) {
+		o := srv.options()
+		o.Watch = []string{"ann"}
+		c, p, _ := srv.dial(o, `,"presences":[{"user":"boss","state":"online","ver":[1,1]}],"pending":["vip"],"done":true`)
+		p.push(`"presence":[{"user":"late","state":"away","ver":[1,2]}]`)
+		want(t, c, "ann offline, boss online, late away, vip unknown")
+		result := make(chan error)
+		go func() { result <- c.Unwatch(t.Context(), "ann", "late") }()
+		cmd := p.read()
+		p.push(`"presence":[{"user":"late","state":"online","ver":[1,3]},{"user":"ann","state":"online","ver":[1,4]}]`) // crossed it
+		p.send(`{"id":%d,"watch":{"done":true}}`, cmd.Id)
+		if err := <-result; err != nil {
+			t.Fatal(err)
+		}
+		want(t, c, "boss online, vip unknown")
+		p.close(0)
+		p2, connect := srv.next(`,"presences":[{"user":"late","state":"online","ver":[1,3]}],"done":true`)
+		if len(connect.Watch) != 0 {
+			t.Errorf("the token's users were declared: %v", connect.Watch)
+		}
+		synctest.Wait()
+		if c.View().Get("late").State != Online {
+			t.Error("the token watches late again")
+		}
+		c.Close()
+		p2.end()
+	})
+}
+
+func TestBackgroundCommandsInsist(t *testing.T) {
+	bubble(t, func(t *testing.T, srv *server) {
+		o := srv.options()
+		o.Rooms = []RoomOptions{{Room: "r"}}
+		for n := range 1001 {
+			o.Watch = append(o.Watch, fmt.Sprintf("u%04d", n))
+		}
+		c, p, _ := srv.dial(o, `,"rooms":[{"room":"r","error":{"code":123,"retryable":true,"retry_after_ms":500}}],"done":true`)
+		begin := time.Now()
+		p.send(`{"id":%d,"error":{"code":128,"name":"BUSY","retryable":true,"retry_after_ms":2000}}`, p.read().Id)
+		p.send(`{"id":%d,"error":{"code":128,"name":"BUSY","retryable":true}}`, p.read().Id)
+		for range 2 {
+			cmd := p.read()
+			if cmd.GetRoomEnter() != nil {
+				p.send(`{"id":%d,"room.enter":{"room":"r","ver":[1,1],"occupants":[{"user":"me","state":"online"}],"count":1}}`, cmd.Id)
+			} else {
+				p.send(`{"id":%d,"watch":{"presences":[{"user":"u1000","state":"dnd","ver":[1,1]}],"done":true}}`, cmd.Id)
+			}
+		}
+		synctest.Wait()
+		if c.View().Get("u1000").State != DND || c.Room("r").Count() != 1 || c.Room("r").Err() != nil {
+			t.Error(c.View().Get("u1000"), c.Room("r").Err())
+		}
+		if d := time.Since(begin); d > 5*time.Second {
+			t.Error(d)
+		}
+		c.Close()
+		p.end()
 	})
 }

@@ -3,7 +3,6 @@ package muster
 import (
 	"context"
 	"errors"
-	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -42,7 +41,7 @@ func (c *Client) connect(ctx context.Context) (*socket, error) {
 			c.adopt(s, d, answer)
 		}
 		d.snapshot.part(answer.GetPresences(), answer.GetPending(), answer.GetDone())
-		c.roomAnswers(answer.GetRooms())
+		c.roomAnswers(s, answer.GetRooms())
 		return answer.GetDone() || d.first == 0
 	}).wait(ctx)
 	if err != nil {
@@ -122,7 +121,7 @@ func (c *Client) adopt(s *socket, d *declaration, answer *wire.ConnectReply) {
 	}
 }
 
-// catchUp tells s what did not fit into connect, and what changed since connect was sent.
+// catchUp tells s what did not fit into connect, and what has changed since.
 func (c *Client) catchUp(s *socket, d *declaration) {
 	declared := map[string]bool{}
 	for _, id := range d.watch[:d.first] {
@@ -138,7 +137,7 @@ func (c *Client) catchUp(s *socket, d *declaration) {
 	for len(add) > 0 {
 		part := chunk(add)
 		add = add[len(part):]
-		s.start(c.watchCommand(part))
+		c.insist(s, func() (*wire.Command, func(*wire.Reply) bool) { return c.watchCommand(c.view.still(part)) })
 	}
 	if len(declared) > 0 {
 		s.post(watchRemove(slices.Sorted(maps.Keys(declared))).AppendJSON(nil))
@@ -153,7 +152,7 @@ func (c *Client) catchUp(s *socket, d *declaration) {
 	}
 	c.mu.Unlock()
 	for _, r := range entered {
-		s.start(r.command())
+		c.insist(s, r.command)
 	}
 	for _, r := range d.rooms {
 		if r.isLeft() {
@@ -179,6 +178,9 @@ func chunk(ids []string) []string {
 
 // watchCommand asks for the users of one chunk and applies the answer.
 func (c *Client) watchCommand(ids []string) (*wire.Command, func(*wire.Reply) bool) {
+	if len(ids) == 0 {
+		return nil, nil
+	}
 	snap := c.view.snapshot(ids)
 	cmd := &wire.Command{Method: &wire.Command_Watch{Watch: &wire.Watch{Add: ids}}}
 	return cmd, func(r *wire.Reply) bool {
@@ -226,16 +228,50 @@ func (c *Client) toldSelf(m *wire.Self) {
 	}
 }
 
-func (c *Client) roomAnswers(list []*wire.RoomEnterReply) {
+func (c *Client) roomAnswers(s *socket, list []*wire.RoomEnterReply) {
 	for _, answer := range list {
-		c.mu.Lock()
-		room := c.rooms[answer.GetRoom()]
-		c.mu.Unlock()
+		room := c.Room(answer.GetRoom())
 		if room == nil {
 			continue
 		}
-		if room.answer(answer); answer.GetError() != nil {
-			c.o.Logger.Warn("muster: could not enter", "room", answer.GetRoom(), "error", fmt.Sprint(refusal(answer.GetError())))
+		if room.answer(answer); answer.GetError() == nil {
+			continue
+		}
+		if answer.GetError().GetRetryable() {
+			c.insist(s, room.command)
+		} else {
+			c.o.Logger.Warn("muster: could not enter", "room", answer.GetRoom(), "error", refusal(answer.GetError()))
 		}
 	}
+}
+
+// insist gives a command of the client's own, in the background, until the server takes
+// it, refuses it for good, or s is no longer in use. command returns nil when it is not
+// wanted any more.
+func (c *Client) insist(s *socket, command func() (*wire.Command, func(*wire.Reply) bool)) {
+	cmd, on := command()
+	if cmd == nil {
+		return
+	}
+	asked := s.start(cmd, on) // now, so that commands keep their order
+	c.helpers.Go(func() {
+		for n := 0; ; n++ {
+			err := asked.wait(s.ctx)
+			var refused *Error
+			if !errors.As(err, &refused) {
+				return
+			}
+			if !refused.Retryable {
+				c.o.Logger.Warn("muster: refused", "error", err)
+				return
+			}
+			if !sleep(s.ctx, c.o.Backoff.random(n, refused.RetryAfter), s.left) {
+				return
+			}
+			if cmd, on = command(); cmd == nil {
+				return
+			}
+			asked = s.start(cmd, on)
+		}
+	})
 }

@@ -165,6 +165,9 @@ func (r *Room) enter() *wire.RoomEnter {
 
 // command enters the room and applies the answer.
 func (r *Room) command() (*wire.Command, func(*wire.Reply) bool) {
+	if r.isLeft() {
+		return nil, nil
+	}
 	cmd := &wire.Command{Method: &wire.Command_RoomEnter{RoomEnter: r.enter()}}
 	return cmd, func(reply *wire.Reply) bool {
 		r.answer(reply.GetRoomEnter())

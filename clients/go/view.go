@@ -14,6 +14,7 @@ import (
 type View struct {
 	mu    sync.Mutex
 	users map[string]*entry // exactly the watched ones
+	ended map[string]bool   // unwatched since the last connect: their late pushes are not news
 	from  *socket           // whose pushes count; nil while there is no connection
 	clock uint64            // counts pushes, to tell what came after a request was sent
 	feeds map[*feed[Presence]]struct{}
@@ -22,12 +23,13 @@ type View struct {
 
 type entry struct {
 	p       Presence
+	granted bool   // not asked for: the token watches the user
 	touched uint64 // the clock of the last push
 	implied bool   // offline because a snapshot left it out, so the version says less
 }
 
 func newView(done <-chan struct{}) *View {
-	return &View{users: map[string]*entry{}, feeds: map[*feed[Presence]]struct{}{}, done: done}
+	return &View{users: map[string]*entry{}, ended: map[string]bool{}, feeds: map[*feed[Presence]]struct{}{}, done: done}
 }
 
 // Get is the present state of a user. It is Unknown for users that are not watched or not
@@ -129,9 +131,12 @@ func (v *View) watch(ids []string) (added []string) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	for _, id := range ids {
-		if v.users[id] == nil {
+		if e := v.users[id]; e == nil {
 			v.users[id] = &entry{p: unknown(id)}
+			delete(v.ended, id)
 			added = append(added, id)
+		} else {
+			e.granted = false
 		}
 	}
 	return added
@@ -144,6 +149,7 @@ func (v *View) unwatch(ids []string) (removed []string) {
 	for _, id := range ids {
 		if v.users[id] != nil {
 			delete(v.users, id)
+			v.ended[id] = true
 			v.changed(id)
 			removed = append(removed, id)
 		}
@@ -151,10 +157,36 @@ func (v *View) unwatch(ids []string) (removed []string) {
 	return removed
 }
 
+// watched lists whom to declare: all but those whom the token watches.
 func (v *View) watched() []string {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return slices.Sorted(maps.Keys(v.users))
+	ids := make([]string, 0, len(v.users))
+	for id, e := range v.users {
+		if !e.granted {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// still lists those of ids that are watched.
+func (v *View) still(ids []string) []string {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return v.users[id] == nil })
+}
+
+// entry is that of a user about whom the server tells something. It tells nothing of users
+// that are not watched, so a new one is watched by the token; nil for one unwatched just now.
+func (v *View) entry(id string) *entry {
+	e := v.users[id]
+	if e == nil && !v.ended[id] {
+		e = &entry{p: unknown(id), granted: true}
+		v.users[id] = e
+	}
+	return e
 }
 
 // adopt makes s the source of pushes. A snapshot asked for before, at s, counts from here:
@@ -162,6 +194,7 @@ func (v *View) watched() []string {
 func (v *View) adopt(s *socket, first *snapshot) {
 	v.mu.Lock()
 	v.from, first.from, first.sent = s, s, v.clock
+	clear(v.ended)
 	v.mu.Unlock()
 }
 
@@ -184,7 +217,7 @@ func (v *View) push(s *socket, list []*wire.Presence) {
 	v.clock++
 	for _, p := range list {
 		v.apply(p)
-		if e := v.users[p.GetUser()]; e != nil {
+		if e := v.entry(p.GetUser()); e != nil {
 			e.touched = v.clock
 		}
 	}
@@ -193,7 +226,7 @@ func (v *View) push(s *socket, list []*wire.Presence) {
 // apply replaces a user's state unless it is older. The same version again may only tell
 // whether the node still vouches for it.
 func (v *View) apply(m *wire.Presence) {
-	e := v.users[m.GetUser()]
+	e := v.entry(m.GetUser())
 	if e == nil {
 		return
 	}
@@ -259,7 +292,7 @@ func (s *snapshot) part(list []*wire.Presence, pending []string, done bool) {
 	}
 	for _, id := range pending {
 		delete(s.rest, id)
-		if e := v.users[id]; e != nil && e.touched <= s.sent && e.p.State != Unknown {
+		if e := v.entry(id); e != nil && e.touched <= s.sent && e.p.State != Unknown {
 			p := e.p
 			p.Stale = true
 			v.set(e, p)
