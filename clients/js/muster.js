@@ -46,7 +46,7 @@ const ANSWER_MS = 10_000; // for a reply, and for a ping beyond its interval
 const STEADY_MS = 10_000; // a conn that lived so long starts the back-off anew
 const TYPING_MS = 3_000;
 const ACTIVITY_MS = 30_000;
-const DUPLICATE_MS = 100; // how long a tab waits for another to claim its device id
+const DUPLICATE_MS = 300; // how long a tab waits for another to say that it has the same device id
 const WATCH = { ids: 1_000, bytes: 32_768 }; // per frame
 
 /** An error of the server (`code` > 0, see docs/errors.md) or of the client (`code` 0). */
@@ -354,6 +354,7 @@ class Tab {
   #channel;
   #nonce = newId();
   #asking = false;
+  #taken = false;
 
   constructor(store, prefix) {
     this.#store = store;
@@ -381,33 +382,38 @@ class Tab {
   }
 
   /**
-   * Settles which device this tab is: the stored one unless another tab answers that
-   * it is that device, which means that this tab is a copy of it.
+   * Settles which device this tab is: the stored one, if the page before in this tab let
+   * go of it (a reload), or if no other tab answers that it is that device. If one does,
+   * this tab is a copy of it.
    */
   async claim() {
+    const free = this.get("free");
+    this.set("free", "");
     if (!this.device) this.renew();
-    else if (globalThis.BroadcastChannel && !this.#channel) {
-      this.#listen();
-      this.#asking = true;
-      this.taken = false;
-      this.#channel.postMessage({ ask: this.device, nonce: this.#nonce });
-      await new Promise((r) => setTimeout(r, DUPLICATE_MS));
-      this.#asking = false;
-      if (this.taken) this.renew();
-    }
-    if (globalThis.BroadcastChannel && !this.#channel) this.#listen();
+    if (!globalThis.BroadcastChannel) return;
+    this.#listen();
+    if (free || !this.get("session")) return;
+    this.#asking = true;
+    this.#taken = false;
+    this.#channel.postMessage({ ask: this.device, nonce: this.#nonce });
+    await new Promise((r) => setTimeout(r, DUPLICATE_MS));
+    this.#asking = false;
+    if (this.#taken) this.renew();
   }
   #listen() {
+    this.#channel?.close();
     this.#channel = new BroadcastChannel("muster.device");
     this.#channel.onmessage = ({ data }) => {
       if (data.ask === this.device && (!this.#asking || this.#nonce < data.nonce)) this.#channel.postMessage({ taken: data.nonce });
-      if (data.taken === this.#nonce) this.taken = true;
+      if (data.taken === this.#nonce) this.#taken = true;
     };
     this.#channel.unref?.();
   }
+  /** The page is done with the device; the next one in this tab need not ask for it. */
   release() {
     this.#channel?.close();
     this.#channel = undefined;
+    this.set("free", "1");
   }
 }
 
@@ -568,8 +574,16 @@ export class Muster extends EventTarget {
   setStatus(status) {
     return this.call("status", status);
   }
+  /** Hides this user from everyone, or shows it again with the status it had set. */
   setInvisible(on = true) {
-    return this.setStatus({ state: on ? "invisible" : "online" });
+    if (on) return this.setStatus({ state: "invisible" });
+    const { state, text, emoji } = this.manualStatus;
+    return this.setStatus({ state, text, emoji });
+  }
+  /** The status set by {@link Muster#setStatus}, on whichever device; state online when there is none. */
+  get manualStatus() {
+    const claim = this.me?.claims?.find((c) => c.id === "manual");
+    return { ...claim, state: claim?.state === "away" || claim?.state === "dnd" ? claim.state : "online" };
   }
   /** One source of status among several, such as a call or a game: see Claim in docs/protocol.md. */
   setClaim(claim) {

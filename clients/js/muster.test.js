@@ -321,6 +321,14 @@ test("errors are typed; a lost connection rejects what waits", async () => {
   await assert.rejects(client().ping(), { name: "NOT_CONNECTED" });
 });
 
+test("being seen again brings back the status that was set", async () => {
+  const m = client();
+  const s = await up(m, { self: { invisible: true, claims: [{ id: "manual", state: "dnd", text: "in a call", priority: 90 }] } });
+  m.setInvisible(false).catch(() => {});
+  await turn();
+  assert.deepEqual(s.of("status")[0].status, { state: "dnd", text: "in a call" });
+});
+
 test("a final close code ends it, and calls say so", async () => {
   const m = client();
   const s = await up(m);
@@ -445,6 +453,7 @@ test("a copied tab takes a device id of its own, a reloaded one keeps its own", 
   const store = new Store();
   const first = client({ storage: store });
   await up(first);
+  assert.ok(first.deviceId);
   const copy = new Store();
   copy.items = new Map(store.items);
   const second = client({ storage: copy });
@@ -454,7 +463,8 @@ test("a copied tab takes a device id of its own, a reloaded one keeps its own", 
   first.close();
   const reloaded = client({ storage: store });
   reloaded.connect().catch(() => {});
-  await until(() => Socket.all.length === 3);
+  await turn();
+  assert.equal(Socket.all.length, 3, "at once: the page before let go of the device");
   assert.equal(reloaded.deviceId, first.deviceId);
   assert.equal(reloaded.sessionId, "s1");
 });

@@ -156,9 +156,7 @@ function drawMe() {
   const text = statusText(own);
   setText($("my-line"), invisible ? "Seen as offline" : `Seen as ${stateNames[state].toLowerCase()}${text ? `: ${text}` : ""}`);
   $("hidden-banner").hidden = !invisible;
-  // Without a status of one's own, "away" comes from idleness: the choice stays Online.
-  const manual = muster.me?.claims?.find((c) => (c.source ?? "manual") === "manual");
-  const chosen = invisible ? "invisible" : manual?.state || "online";
+  const chosen = invisible ? "invisible" : muster.manualStatus.state; // online also when idleness makes it away
   for (const r of $("states").querySelectorAll("input")) r.checked = r.value === chosen;
   if (document.activeElement !== $("status-text")) $("status-text").value = own.text ?? "";
 }
