@@ -20,7 +20,7 @@ func (g *Gateway) stepped(now int64, in Stepped, out *Effects) {
 	}
 	e.presumed = p.Presumed
 	if p.Presumed {
-		g.presume(e, p)
+		g.presume(now, e, p, out)
 		return
 	}
 	e.guess = false
@@ -31,12 +31,12 @@ func (g *Gateway) stepped(now int64, in Stepped, out *Effects) {
 	switch {
 	case g.settling && p.View.State == Offline:
 		e.owed = true
-		g.remask(now, e, audience, nil)
 	case e.owed:
-		g.remask(now, e, audience, nil)
 		g.resolve(now, e, out)
 	default:
-		g.remask(now, e, audience, out)
+		if audience != p.Audience {
+			g.remask(now, e, out)
+		}
 		g.change(now, e, old, p.View, false, out)
 	}
 	if p.Self != nil {
@@ -48,12 +48,14 @@ func (g *Gateway) stepped(now int64, in Stepped, out *Effects) {
 }
 
 // presume takes over the guess of a presumed session, unless more is known from before.
-func (g *Gateway) presume(e *entry, p *Publish) {
+func (g *Gateway) presume(now int64, e *entry, p *Publish, out *Effects) {
 	e.audience = p.Audience
 	if e.guess || e.state() == Offline {
 		g.show(e, p.View)
 		e.guess, e.owed = true, true
+		return
 	}
+	g.remask(now, e, out)
 }
 
 // tally keeps the counts and the index of who is held where.
@@ -103,6 +105,7 @@ func (g *Gateway) resolve(now int64, e *entry, out *Effects) {
 		return
 	}
 	e.owed = false
+	g.remask(now, e, out)
 	v := e.shows()
 	if v.State == Offline && v.Reason == NoReason {
 		w := *v
@@ -152,12 +155,9 @@ func (g *Gateway) change(now int64, e *entry, old, v *View, forced bool, out *Ef
 	}
 }
 
-// remask evaluates the audience anew for all rows if it differs from the old one, and
-// sends the new masks with what they show (out nil: sends nothing).
-func (g *Gateway) remask(now int64, e *entry, old *Audience, out *Effects) {
-	if old == e.audience || e.rows.n == 0 {
-		return
-	}
+// remask evaluates the audience anew for all rows, and sends the masks that changed with
+// what they show. A user who is pending keeps the masks its watchers know until told.
+func (g *Gateway) remask(now int64, e *entry, out *Effects) {
 	type changed struct {
 		name string
 		edge uint16
@@ -175,7 +175,7 @@ func (g *Gateway) remask(now int64, e *entry, old *Audience, out *Effects) {
 		r.mask = m
 		all = append(all, changed{name, r.edge, m})
 	})
-	if len(all) == 0 || out == nil {
+	if len(all) == 0 {
 		return
 	}
 	slices.SortFunc(all, func(a, b changed) int {

@@ -185,17 +185,27 @@ func (e *vedge) send(in GatewayInput) {
 
 // giveUp: an attach was not answered in time.
 func (e *vedge) giveUp(w *world, id uint64) {
+	if e.conns[id] == nil {
+		return
+	}
+	c := w.clientOf(e, id)
+	e.hangUp(id, Gone)
+	if c != nil {
+		c.state = "off"
+	}
+}
+
+// hangUp ends a conn. The core is told even if it ordered that: an announcement may have
+// crossed the order.
+func (e *vedge) hangUp(id uint64, why Cause) {
 	v := e.conns[id]
 	if v == nil {
 		return
 	}
 	delete(e.conns, id)
 	e.send(Deliver{Key{testApp, v.user}, e.id(), Detach{
-		Conn: v.attach.Conn, Session: v.attach.Session, Attempt: v.attach.Attempt, Cause: Gone, Away: v.attach.Away,
+		Conn: v.attach.Conn, Session: v.attach.Session, Attempt: v.attach.Attempt, Cause: why, Away: v.attach.Away,
 	}})
-	if c := w.clientOf(e, id); c != nil {
-		c.state = "off"
-	}
 }
 
 func (w *world) clientOf(e *vedge, id uint64) *client {
@@ -228,7 +238,7 @@ func (e *vedge) receive(w *world, d down) {
 		}
 	case CloseConn:
 		c := w.clientOf(e, m.Conn.ID)
-		delete(e.conns, m.Conn.ID)
+		e.hangUp(m.Conn.ID, Kicked)
 		if c != nil {
 			c.state, c.safe = "off", w.now
 			if m.Code != CloseReplaced {
@@ -266,7 +276,7 @@ func (e *vedge) attached(w *world, m attached) {
 	}
 	w.log("%s/%s attached to %s: code %d resumed %v", c.user, c.device, e.name, m.reply.Code, m.reply.Resumed)
 	if m.reply.Code != OK {
-		delete(e.conns, m.in.Conn.ID)
+		e.hangUp(m.in.Conn.ID, Kicked)
 		c.state = "off"
 		if m.reply.Code == StaleAttempt || m.reply.Code == BadRequest {
 			c.session = ""

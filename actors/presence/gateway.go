@@ -224,9 +224,18 @@ func (g *Gateway) dropped(now int64, k Key, out *Effects) {
 		return
 	}
 	e.active, e.routed, e.seen = false, 0, 0
-	if e.live > 0 || e.detached > 0 || e.state() != Offline {
-		g.send(e, Presume{instant(now + g.cfg.Presume.Milliseconds())}, out)
+	if e.live > 0 || e.detached > 0 || e.state() != Offline || e.owed {
+		until := now + g.cfg.Presume.Milliseconds()
+		for _, h := range e.holds {
+			if ed := g.edges[h.edge]; !ed.up { // it cannot tell before its link is back
+				until = max(until, ed.downAt+g.cfg.Unreachable.Milliseconds())
+			}
+		}
+		g.send(e, Presume{instant(until)}, out)
 	}
+	g.live -= int(e.live)
+	g.detached -= int(e.detached)
+	e.live, e.detached = 0, 0
 	for _, ed := range g.edges {
 		if ed != nil && ed.up {
 			out.Edges = append(out.Edges, ToEdge{ed.edge, &AnnounceAgain{k}})

@@ -76,12 +76,7 @@ func (m *model) claim(now time.Time, in SetClaim) (r result) {
 		}
 		c.State = Offline
 	}
-	if c.Source == "" {
-		c.Source = Manual
-	}
-	if c.Priority < 0 {
-		c.Priority = map[string]int{"manual": 90, "call": 70, "api": 60, "calendar": 50, "game": 30}[c.Source]
-	}
+	c = complete(c)
 	if _, have := m.claims[c.ID]; !have && len(m.claims) >= m.cfg.Claims {
 		return result{code: Limit}
 	}
@@ -98,6 +93,17 @@ func (m *model) claim(now time.Time, in SetClaim) (r result) {
 		m.cover[c.ID] = h
 	}
 	return r
+}
+
+// complete fills in what the source decides.
+func complete(c Claim) Claim {
+	if c.Source == "" {
+		c.Source = Manual
+	}
+	if c.Priority < 0 {
+		c.Priority = map[string]int{"manual": 90, "call": 70, "api": 60, "calendar": 50, "game": 30}[c.Source]
+	}
+	return c
 }
 
 func (m *model) endClaim(session, id string) {
@@ -241,6 +247,8 @@ func (m *model) mask(owner string, w Watcher) (mask Mask) {
 	}
 	if mask&FieldState == 0 {
 		mask &= FieldReceipts
+	} else if m.cfg.Buckets && mask&FieldLastSeen == 0 {
+		mask |= FieldBucket
 	}
 	return mask
 }
@@ -308,4 +316,14 @@ func (m *model) counts() (lives, graces int) {
 func (m *model) empty() bool {
 	return len(m.sessions)+len(m.claims)+len(m.rules)+len(m.grants)+len(m.contacts)+len(m.blocked)+len(m.blockedBy)+len(m.tokens) == 0 &&
 		m.cover == nil && m.cut == 0
+}
+
+// knows reports whether the session is one of the activation's.
+func (m *model) knows(id string) bool {
+	for _, s := range m.sessions {
+		if s.a.Session == id {
+			return true
+		}
+	}
+	return false
 }

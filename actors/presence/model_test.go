@@ -306,7 +306,7 @@ func (m *model) announced(now time.Time, in Announced) (r result) {
 		for _, c := range a.Claims {
 			if _, have := m.claims[c.ID]; !have && len(m.claims) < m.cfg.Claims {
 				m.serial++
-				h := modelClaim{Claim: c, session: a.Session, serial: m.serial}
+				h := modelClaim{Claim: complete(c), session: a.Session, serial: m.serial}
 				if c.TTL > 0 {
 					h.until = now.Add(c.TTL)
 				}

@@ -22,7 +22,8 @@ type Reply struct {
 	Self    *Self
 }
 
-// CloseConn orders an edge to close a conn.
+// CloseConn orders an edge to close a conn. The edge must answer with Detach (Kicked), as
+// after a refused Attach: an announcement that still names the conn may have crossed it.
 type CloseConn struct {
 	Conn   Conn
 	Code   uint32 // close code

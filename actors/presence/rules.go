@@ -223,6 +223,7 @@ func (u *User) Restore(records ...Record) {
 	v := u.public(0)
 	v.Since = time.Time{}
 	u.view = &v
+	u.restored = len(records) > 0
 }
 
 func milli(t time.Time) int64 {

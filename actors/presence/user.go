@@ -20,6 +20,7 @@ type User struct {
 	lost     uint8 // sessions that this step detached without a goodbye
 	dirty    bool  // sessions, audience or claims changed
 	self     bool  // what the user sees of itself may have changed
+	restored bool  // from records, and nothing published since
 }
 
 // extra is what few users have.
@@ -54,7 +55,8 @@ func (u *User) Step(now time.Time, in Input) (out Output) {
 	if _, tick := in.(Tick); !tick {
 		u.seen++
 	}
-	u.why, u.logged, u.lost, u.dirty, u.self = NoCause, 0, 0, false, false
+	u.why, u.logged, u.lost, u.dirty, u.self = NoCause, 0, 0, u.restored, false
+	u.restored = false
 	u.apply(t, in, &out)
 	u.publish(t, &out)
 	return out
@@ -153,7 +155,7 @@ func (u *User) count(p *Publish) {
 			}
 		}
 	}
-	p.Presumed = presumed && p.Live == 0 && p.Detached == 1
+	p.Presumed = presumed && p.Live == 0 && p.Detached == 1 && u.covered() == nil
 }
 
 // tidy gives back what a user with defaults does not need.

@@ -27,6 +27,8 @@ type world struct {
 	checked bool // hold the model against the users, and the checkers
 	opened  time.Time
 	silent  map[string]time.Time // user → last activation dropped
+	told    map[string]*Publish  // what the gateway has heard from an activation
+	met     map[string]bool      // the activation has met a session without presuming one
 	floods  int
 }
 
@@ -104,7 +106,7 @@ func (w *world) open() {
 		w.gw.Close()
 	}
 	w.actors = map[string]*actor{}
-	w.opened = w.now
+	w.opened, w.met, w.told = w.now, map[string]bool{}, map[string]*Publish{}
 	w.gw = NewGateway(w.cfg, w.names, o)
 	for _, e := range w.edgeList() {
 		e.newTerm(w)
@@ -133,6 +135,9 @@ func (w *world) gateway(in GatewayInput) {
 		if in = w.bug.gin(w, in); in == nil {
 			return
 		}
+	}
+	if p, ok := in.(Stepped); ok && p.Publish != nil {
+		w.told[p.Key.User] = p.Publish
 	}
 	out := w.gw.Step(w.now, in)
 	for _, m := range out.Edges {
@@ -315,6 +320,8 @@ func (w *world) drop(user string) {
 	}
 	delete(w.actors, user)
 	w.silent[user] = w.now
+	delete(w.met, user)
+	delete(w.told, user)
 	for _, in := range a.inbox { // their senders hear nothing
 		if at, ok := in.(Attach); ok {
 			if e := w.edges[at.Conn.Edge]; e != nil && e.id() == at.Conn.Holder() {
