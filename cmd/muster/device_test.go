@@ -37,9 +37,10 @@ func boot(t *testing.T, args ...string) *server {
 
 func (s *server) url() string { return "ws://" + s.listen.Addr().String() + "/v1/ws" }
 
+// tokenFor signs a token that is a minute old.
 func tokenFor(t *testing.T, user string) string {
 	t.Helper()
-	token, err := auth.Sign(auth.Secret(devSecret), auth.Claims{User: user, Issued: time.Now(), Expires: time.Now().Add(time.Hour)})
+	token, err := auth.Sign(auth.Secret(devSecret), auth.Claims{User: user, Issued: time.Now().Add(-time.Minute), Expires: time.Now().Add(time.Hour)})
 	if err != nil {
 		t.Fatal(err)
 	}

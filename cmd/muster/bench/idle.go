@@ -96,8 +96,9 @@ func (r *runner) idleCPU(res *Result, f *fleet, n int) (cpu, floor float64, err 
 	if err := ff.connect(ff.members, 128, time.Minute, nil); err != nil {
 		return 0, 0, err
 	}
-	ff.e.idle(time.Second)
-	f.e.idle(10 * time.Millisecond)
+	if err := r.firstRound(f, ff); err != nil {
+		return 0, 0, err
+	}
 	pings, pushes := f.e.pings, f.pushes
 	c0, f0, begin := f.t.cpu(), ft.cpu(), time.Now()
 	for time.Since(begin) < d {
@@ -119,4 +120,20 @@ func (r *runner) idleCPU(res *Result, f *fleet, n int) (cpu, floor float64, err 
 		return cpu, floor, fmt.Errorf("%d pushes while nothing changed", f.pushes-pushes)
 	}
 	return cpu, floor, nil
+}
+
+// firstRound waits until every connection was pinged once: the first ping is late by
+// a whole interval.
+func (r *runner) firstRound(fleets ...*fleet) error {
+	const round = 20 * time.Second
+	for begin := time.Now(); time.Since(begin) < round; {
+		for _, f := range fleets {
+			f.e.poll(time.Millisecond)
+			if err := f.err(); err != nil {
+				return err
+			}
+		}
+		r.bar.show("first pings", time.Since(begin).Seconds(), round.Seconds())
+	}
+	return nil
 }
