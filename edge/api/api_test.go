@@ -99,6 +99,7 @@ func TestStories(t *testing.T) {
 				if err := protojson.Unmarshal([]byte(d.Input), v); err != nil {
 					t.Fatal(err)
 				}
+				core.index = nil
 				core.users[presence.Key{App: d.CmdArgs[0].Key, User: d.CmdArgs[1].Key}] = v
 				return ""
 			case "unreachable":

@@ -1,7 +1,6 @@
 package api
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -21,6 +20,7 @@ type fakeCore struct {
 
 	mu     sync.Mutex
 	users  map[presence.Key]*link.View
+	index  map[string]*[link.Shards][]string // ids by app and shard, sorted; nil: to be made
 	sent   []*link.Up
 	down   map[uint32]error // shards that cannot be reached
 	settle map[uint32]bool  // shards that cannot say yet
@@ -34,6 +34,7 @@ func newFake(t testing.TB) *fakeCore {
 }
 
 func (f *fakeCore) online(app, user string) {
+	f.index = nil
 	f.users[presence.Key{App: app, User: user}] = &link.View{State: uint32(presence.Online), Since: 1}
 }
 
@@ -105,10 +106,8 @@ func (f *fakeCore) ask(shard uint32, ask *link.Ask) *link.Answer {
 		a.Rows = f.page(shard, ask.App, what.Online)
 	case *link.Ask_Counts:
 		a.Counts = map[string]uint64{"sessions": 1}
-		for key := range f.users {
-			if key.App == ask.App && link.ShardOf(key.App, link.KindUser, key.User) == shard {
-				a.Counts["online"]++
-			}
+		if n := len(f.ids(ask.App, shard)); n > 0 {
+			a.Counts["online"] = uint64(n)
 		}
 	case *link.Ask_Explain:
 		a.Json = `{"user":"` + what.Explain.User + `","watcher":"` + what.Explain.Watcher + `"}`
@@ -119,15 +118,36 @@ func (f *fakeCore) ask(shard uint32, ask *link.Ask) *link.Answer {
 	return a
 }
 
-func (f *fakeCore) page(shard uint32, app string, p *link.OnlinePage) (rows []*link.Row) {
-	for key, view := range f.users {
-		if key.App == app && key.User > p.After && strings.HasPrefix(key.User, p.Prefix) &&
-			link.ShardOf(app, link.KindUser, key.User) == shard {
-			rows = append(rows, &link.Row{User: key.User, Version: 3, View: view})
+// ids are the users of an app in a shard, sorted.
+func (f *fakeCore) ids(app string, shard uint32) []string {
+	if f.index == nil {
+		f.index = map[string]*[link.Shards][]string{}
+		for key := range f.users {
+			if f.index[key.App] == nil {
+				f.index[key.App] = &[link.Shards][]string{}
+			}
+			list := &f.index[key.App][link.ShardOf(key.App, link.KindUser, key.User)]
+			*list = append(*list, key.User)
+		}
+		for _, app := range f.index {
+			for shard := range app {
+				slices.Sort(app[shard])
+			}
 		}
 	}
-	slices.SortFunc(rows, func(a, b *link.Row) int { return cmp.Compare(a.User, b.User) })
-	return rows[:min(len(rows), int(p.Limit))]
+	if f.index[app] == nil {
+		return nil
+	}
+	return f.index[app][shard]
+}
+
+func (f *fakeCore) page(shard uint32, app string, p *link.OnlinePage) (rows []*link.Row) {
+	for _, user := range f.ids(app, shard) {
+		if user > p.After && strings.HasPrefix(user, p.Prefix) && len(rows) < int(p.Limit) {
+			rows = append(rows, &link.Row{User: user, Version: 3, View: f.users[presence.Key{App: app, User: user}]})
+		}
+	}
+	return rows
 }
 
 func (f *fakeCore) room(c *link.RoomCommand) *link.RoomReply {
