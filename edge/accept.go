@@ -18,9 +18,12 @@ import (
 	"muster/edge/netpoll"
 )
 
-// libraryBuffer is the size of each of the two buffers the WebSocket library gets: a control
-// frame and a short command fit.
-const libraryBuffer = 512
+// The buffers that the WebSocket library gets: most commands fit in the one, and any control frame in the
+// other, so that it is written in one piece.
+const (
+	readBuffer  = 256
+	writeBuffer = 144
+)
 
 // Handler accepts WebSockets at wire.Path. It answers 503 with Retry-After when the edge is
 // full, draining or asked for too much, 403 for a foreign origin and 400 for an unknown
@@ -108,13 +111,13 @@ func (h *hijacked) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn.SetDeadline(time.Time{})
 	s := h.s
 	s.nc = netpoll.Conn{Conn: conn}
-	s.out.owner, s.out.conn, s.out.raw = s, conn, rawConn(conn)
+	s.out.owner, s.out.raw = s, rawConn(conn)
 	// The library takes over what the reader holds and resets it to read from the conn.
 	early, _ := brw.Reader.Peek(brw.Reader.Buffered())
 	h.early = len(early) > 0
-	s.br = bufio.NewReaderSize(bytes.NewReader(bytes.Clone(early)), max(libraryBuffer, len(early)))
+	s.br = bufio.NewReaderSize(bytes.NewReader(bytes.Clone(early)), max(readBuffer, len(early)))
 	s.br.Peek(len(early))
-	return (*transport)(s), bufio.NewReadWriter(s.br, bufio.NewWriterSize((*transport)(s), libraryBuffer)), nil
+	return (*transport)(s), bufio.NewReadWriter(s.br, bufio.NewWriterSize((*transport)(s), writeBuffer)), nil
 }
 
 // transport is the socket as the WebSocket library sees it.

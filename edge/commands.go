@@ -197,7 +197,7 @@ func (h *hub) act(s *socket, c *wire.Command, a *link.Act, then ...func()) {
 			for _, f := range then {
 				f()
 			}
-			s.reply(done(c))
+			h.answer(s, done(c))
 		}
 	})
 	h.sendAct(s, a)

@@ -39,6 +39,7 @@ type Config struct {
 
 	Hubs       int // a power of two up to 16 [GOMAXPROCS rounded down]
 	SendBuffer int // SO_SNDBUF in bytes [32 KiB]
+	NoPoller   bool // read each socket in a goroutine of its own
 
 	PingInterval   time.Duration // [20 s], less up to 20 %
 	PongTimeout    time.Duration // [10 s]
@@ -130,11 +131,12 @@ func New(cfg Config) (*Edge, error) {
 	}
 	e := &Edge{cfg: cfg, start: time.Now(), done: make(chan struct{})}
 	e.wall = e.start.UnixMilli()
-	poller, err := netpoll.New()
-	if err != nil {
-		return nil, fmt.Errorf("edge: %w", err)
+	if !cfg.NoPoller {
+		var err error
+		if e.poller, err = netpoll.New(); err != nil {
+			return nil, fmt.Errorf("edge: %w", err)
+		}
 	}
-	e.poller = poller
 	// Hubs log their own panics; what else protoactor has to say is about letters to hubs that have stopped.
 	e.system = actor.NewActorSystem(actor.WithDeadLetterThrottleCount(0), actor.WithDeadLetterThrottleInterval(time.Millisecond), actor.WithLoggerFactory(func(*actor.ActorSystem) *slog.Logger {
 		return slog.New(slog.DiscardHandler)
@@ -158,7 +160,9 @@ func (e *Edge) Close() error {
 		for _, h := range e.hubs {
 			h.stop()
 		}
-		e.poller.Close()
+		if e.poller != nil {
+			e.poller.Close()
+		}
 		e.system.Shutdown()
 	})
 	return nil

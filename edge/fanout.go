@@ -5,6 +5,7 @@ import (
 
 	"muster/actors/link"
 	"muster/actors/presence"
+	"muster/clients/wire"
 )
 
 const (
@@ -23,6 +24,7 @@ const (
 // latest view wins and a stalled reader costs 4 bytes a user.
 type pending struct {
 	refs  []uint32
+	lines [][]byte // whole frames that go before, in the same write
 	since int64 // clock ms of the oldest
 	due   int64 // in the ring for then; 0: not
 	soil  bool  // in the hub's dirty list
@@ -189,9 +191,16 @@ func (h *hub) emit(i uint32, p *pending, now int64) {
 		h.retire(i, p)
 		return
 	}
-	for len(p.refs) > 0 {
+	for len(p.refs) > 0 || len(p.lines) > 0 {
 		if s.gathering.Load() > 0 || !s.out.ready(h.bit) {
-			return // woken when it may go on
+			for _, b := range p.lines {
+				s.deliver(b, true)
+			}
+			p.lines = nil
+			if len(p.refs) > 0 {
+				return // woken when it may go on
+			}
+			break
 		}
 		h.emitFrame(s, p, now)
 	}
@@ -224,19 +233,59 @@ func (h *hub) emitFrame(s *socket, p *pending, now int64) {
 		size += len(b)
 	}
 	p.refs = append(p.refs[:0], p.refs[n:]...)
-	count := len(h.parts)
-	switch count {
-	case 0:
-		return
-	case 1:
-		s.deliver(only.framed(s.codec), true)
-	default:
-		b := s.codec.appendPresences(newFrame(h.scratch), h.parts...)
-		h.scratch = b[:0]
-		s.deliver(sealFrame(b, s.codec.opcode()), false)
+	frame, shared := h.presences(s.codec, only)
+	if len(p.lines) > 0 {
+		h.joined = h.joined[:0]
+		for _, b := range p.lines {
+			h.joined = append(h.joined, b...)
+		}
+		p.lines = nil
+		h.joined = append(h.joined, frame...)
+		frame, shared = h.joined, false
 	}
-	h.edge.count.deliveries.Add(int64(count))
+	if len(frame) > 0 {
+		s.deliver(frame, shared)
+	}
+}
+
+// presences makes one frame of h.parts; only is the view if there is just one. A frame that is not shared
+// is valid until the next.
+func (h *hub) presences(c codec, only *shade) (frame []byte, shared bool) {
+	n := len(h.parts)
+	if n == 0 {
+		return nil, false
+	}
+	h.edge.count.deliveries.Add(int64(n))
 	h.edge.count.frames.Add(1)
+	if n == 1 {
+		return only.framed(c), true
+	}
+	b := c.appendPresences(newFrame(h.scratch), h.parts...)
+	h.scratch = b[:0]
+	return sealFrame(b, c.opcode()), false
+}
+
+// post writes a frame that nobody may change along with what else this turn has for the socket:
+// a reply and the push it causes are one write.
+func (h *hub) post(s *socket, frame []byte) {
+	if s.phase() >= closing {
+		return
+	}
+	p := h.pend[s.idx]
+	if p == nil {
+		p = h.fetch()
+		p.since = h.edge.clock()
+		h.pend[s.idx] = p
+	}
+	p.lines = append(p.lines, frame)
+	h.soil(s.idx, p)
+}
+
+// answer posts the reply to a command that asked for one.
+func (h *hub) answer(s *socket, r *wire.Reply) {
+	if r.Id != 0 {
+		h.post(s, sealFrame(s.codec.appendReply(newFrame(nil), r), s.codec.opcode()))
+	}
 }
 
 // wake goes on with a socket that takes frames again.

@@ -31,6 +31,7 @@ type hub struct {
 	ring     ring
 	load     load
 	scratch  []byte
+	joined   []byte
 	parts    [][]byte
 
 	timer *time.Timer

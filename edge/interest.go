@@ -288,6 +288,9 @@ func (h *hub) watchShard(n uint32, s *socket, add, remove []string, g *gather) {
 				}
 			}
 		}
+		s.who.mu.Lock()
+		s.watches = slices.Grow(s.watches, len(add))
+		s.who.mu.Unlock()
 		for _, id := range add {
 			h.addRow(s, h.enter(n, presence.Key{App: key.App, User: id}))
 		}

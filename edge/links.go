@@ -315,8 +315,8 @@ func (h *hub) self(term uint64, v *link.SelfView) {
 	h.note(u, term, v)
 	all := newCast(&wire.Push{Self: selfOf(term, v)})
 	for _, s := range u.conns() {
-		if s.has(isAttached) && s.phase() < closing {
-			all.to(s)
+		if s.has(isAttached) {
+			h.post(s, all.frame(s.codec))
 		}
 	}
 }

@@ -23,8 +23,7 @@ const (
 type outbox struct {
 	mu    sync.Mutex
 	owner *socket
-	conn  net.Conn
-	raw   syscall.RawConn // nil: conn can only be written to by blocking
+	raw   syscall.RawConn // nil: the conn can only be written to by blocking
 	queue [][]byte        // not yet taken by the kernel; the first perhaps in part
 	bytes int
 	// wants has a bit for each hub that has presence for the socket and waits for the queue to empty.
@@ -226,7 +225,7 @@ func (o *outbox) drain() {
 		o.flight = n
 		o.mu.Unlock()
 
-		_, err := batch.WriteTo(o.conn)
+		_, err := batch.WriteTo(o.owner.nc.Conn)
 
 		o.mu.Lock()
 		o.flight = 0

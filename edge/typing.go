@@ -167,11 +167,13 @@ type cast struct {
 
 func newCast(p *wire.Push) *cast { return &cast{push: p} }
 
-func (c *cast) to(s *socket) {
-	b := &c.frames[s.codec.number()]
+func (c *cast) to(s *socket) { s.deliver(c.frame(s.codec), true) }
+
+func (c *cast) frame(codec codec) []byte {
+	b := &c.frames[codec.number()]
 	if *b == nil {
-		payload := s.codec.appendReply(newFrame(nil), &wire.Reply{Body: &wire.Reply_Push{Push: c.push}})
-		*b = sealFrame(payload, s.codec.opcode())
+		payload := codec.appendReply(newFrame(nil), &wire.Reply{Body: &wire.Reply_Push{Push: c.push}})
+		*b = sealFrame(payload, codec.opcode())
 	}
-	s.deliver(*b, true)
+	return *b
 }

@@ -50,10 +50,7 @@ func (w *wheel) due(now int64, sockets *table, into []*socket) (list []*socket, 
 			into = append(into, s)
 		}
 	}
-	*slot = (*slot)[:0]
-	if cap(*slot) > 4096 {
-		*slot = nil
-	}
+	*slot = nil
 	return into, true
 }
 

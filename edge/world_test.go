@@ -2,11 +2,12 @@ package edge_test
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -57,7 +58,11 @@ type world struct {
 	node *actors.Node
 	edge *edge.Edge
 	pipe *link.Pipe
-	srv  *httptest.Server
+	srv  *httptest.Server // over loopback; nil in a bubble
+
+	ln     *pipes // in memory
+	pipes  *http.Server
+	client *http.Client
 }
 
 func newWorld(t testing.TB, change ...func(*edge.Config)) *world {
@@ -79,20 +84,64 @@ func newWorld(t testing.TB, change ...func(*edge.Config)) *world {
 	}
 	w.pipe = link.NewPipe("n1", 1, w.edge, w.node)
 	w.pipe.Dial()
-	w.srv = httptest.NewServer(w.edge.Handler())
+	w.ln = &pipes{conns: make(chan net.Conn), done: make(chan struct{})}
+	w.pipes = &http.Server{Handler: w.edge.Handler()}
+	go w.pipes.Serve(w.ln)
+	w.client = &http.Client{Transport: &http.Transport{
+		DialContext: func(context.Context, string, string) (net.Conn, error) { return w.ln.dial() },
+	}}
+	if !cfg.NoPoller {
+		w.srv = httptest.NewServer(w.edge.Handler())
+	}
 	t.Cleanup(w.close)
 	return w
 }
 
+// bubble is a world without sockets, for virtual time. It must be closed in the bubble.
+func bubble(t *testing.T, change ...func(*edge.Config)) *world {
+	return newWorld(t, append([]func(*edge.Config){func(c *edge.Config) { c.NoPoller = true }}, change...)...)
+}
+
+// pipes is a listener of in-memory conns.
+type pipes struct {
+	conns chan net.Conn
+	done  chan struct{}
+	once  sync.Once
+}
+
+func (p *pipes) dial() (net.Conn, error) {
+	a, b := net.Pipe()
+	select {
+	case p.conns <- b:
+		return a, nil
+	case <-p.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (p *pipes) Accept() (net.Conn, error) {
+	select {
+	case c := <-p.conns:
+		return c, nil
+	case <-p.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (p *pipes) Close() error   { p.once.Do(func() { close(p.done) }); return nil }
+func (p *pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipe", Net: "unix"} }
+
 func (w *world) close() {
 	w.edge.Close()
-	w.srv.Close()
+	w.pipes.Close()
+	w.client.CloseIdleConnections()
+	if w.srv != nil {
+		w.srv.Close()
+	}
 	w.pipe.Close(true)
 	w.node.Stop()
 	http.DefaultClient.CloseIdleConnections()
 }
-
-func (w *world) url() string { return "ws" + strings.TrimPrefix(w.srv.URL, "http") }
 
 // client is one socket; it answers pings and keeps all else in the order it came.
 type client struct {
@@ -102,18 +151,37 @@ type client struct {
 	end  chan error
 	id   uint64
 	quit context.CancelFunc
+
+	virtual bool
+	deaf    atomic.Bool // does not answer pings
 }
 
 var attempts atomic.Uint64
 
+// dial opens a socket: over loopback, or in memory in a bubble.
 func (w *world) dial() *client {
 	w.t.Helper()
+	if w.srv == nil {
+		return w.dialPipe()
+	}
+	return w.dialAt("ws"+strings.TrimPrefix(w.srv.URL, "http"), nil)
+}
+
+func (w *world) dialPipe() *client {
+	w.t.Helper()
+	return w.dialAt("ws://pipe/v1/ws", w.client)
+}
+
+func (w *world) dialAt(url string, via *http.Client) *client {
+	w.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	ws, _, err := websocket.Dial(ctx, w.url(), &websocket.DialOptions{Subprotocols: []string{wire.Subprotocol}})
+	ws, _, err := websocket.Dial(ctx, url, &websocket.DialOptions{Subprotocols: []string{wire.Subprotocol}, HTTPClient: via})
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	return newClient(w.t, ws, cancel)
+	c := newClient(w.t, ws, cancel)
+	c.virtual = w.srv == nil
+	return c
 }
 
 func newClient(t testing.TB, ws *websocket.Conn, cancel context.CancelFunc) *client {
@@ -134,6 +202,9 @@ func (c *client) read() {
 			return
 		}
 		if wire.IsPing(b) {
+			if c.deaf.Load() {
+				continue
+			}
 			c.ws.Write(context.Background(), websocket.MessageText, []byte("{}"))
 			continue
 		}
@@ -149,6 +220,14 @@ func (c *client) read() {
 			c.in <- r
 		}
 	}
+}
+
+// patience ends when a test has waited too long: 10 s, or 20 min in virtual time.
+func (c *client) patience() <-chan time.Time {
+	if c.virtual {
+		return time.After(20 * time.Minute)
+	}
+	return time.After(10 * time.Second)
 }
 
 func (c *client) raw(s string) {
@@ -175,7 +254,7 @@ func (c *client) next() *wire.Reply {
 			c.t.Fatalf("socket ended: %v", <-c.end)
 		}
 		return r
-	case <-time.After(5 * time.Second):
+	case <-c.patience():
 		c.t.Fatal("the server says nothing")
 	}
 	return nil
@@ -223,7 +302,7 @@ func (c *client) closed() websocket.StatusCode {
 				return websocket.CloseStatus(<-c.end)
 			}
 			_ = r
-		case <-time.After(10 * time.Second):
+		case <-c.patience():
 			c.t.Fatal("not closed")
 		}
 	}
@@ -261,5 +340,3 @@ func user(w *world, token string, watch ...string) *client {
 	c.connect(token, watch...)
 	return c
 }
-
-var _ = json.Valid
