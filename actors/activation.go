@@ -18,7 +18,6 @@ type activation struct {
 	mailbox
 	key  presence.Key
 	out  *outlet
-	up   *actor.PID // the gateway
 	pid  *actor.PID
 	user *presence.User // one of the two
 	room *room.Room
@@ -105,7 +104,7 @@ func (a *activation) stepUser(ctx actor.Context, now time.Time, in presence.Inpu
 	if at, ok := a.user.Deadline(); ok {
 		note.due = at.UnixNano()
 	}
-	ctx.Send(a.up, note)
+	ctx.Send(a.out.gateway, note)
 	for _, c := range out.Sends {
 		a.out.send(c.Conn.Holder(), closeConn(a.key, c))
 	}
@@ -124,7 +123,7 @@ func (a *activation) stepRoom(ctx actor.Context, now time.Time, in room.Input, u
 	if at, ok := a.room.Deadline(); ok {
 		note.due = at.UnixNano()
 	}
-	ctx.Send(a.up, note)
+	ctx.Send(a.out.gateway, note)
 	for _, s := range out.Sends {
 		for _, e := range s.To {
 			a.out.send(e, roomSend(a.key, s))

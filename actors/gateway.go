@@ -14,6 +14,8 @@ import (
 // gateway is the actor of one shard. Its fields belong to its turn.
 type gateway struct {
 	mailbox
+	wake  chan struct{} // the mailbox has work for the gateway's goroutine
+	quit  chan struct{}
 	node  *Node
 	shard uint32
 	ctx   actor.Context
@@ -44,8 +46,9 @@ type gateway struct {
 type tick struct{}
 
 func newGateway(n *Node, shard uint32) *gateway {
-	g := &gateway{node: n, shard: shard, edges: map[presence.Edge]bool{},
+	g := &gateway{node: n, shard: shard, wake: make(chan struct{}, 1), quit: make(chan struct{}), edges: map[presence.Edge]bool{},
 		away: map[presence.Edge]time.Time{}, trouble: map[string]*trouble{}}
+	g.begin = func() { g.wake <- struct{}{} }
 	g.props = actor.PropsFromProducer(
 		func() actor.Actor { return g.spawn },
 		actor.WithMailbox(func() actor.Mailbox { return &g.spawn.mailbox }))
@@ -66,6 +69,36 @@ func (g *gateway) open(term uint64) {
 	n.terms[g.shard].Store(term)
 }
 
+// turns is the gateway's goroutine. It is one for all its life, because a fresh stack
+// would have to grow at every message.
+func (g *gateway) turns() {
+	for {
+		select {
+		case <-g.wake:
+			g.run()
+		case <-g.quit:
+			return
+		}
+	}
+}
+
+// close stops the activations. Their outlet is cut already.
+func (g *gateway) close() {
+	if g.timer != nil {
+		g.timer.Stop()
+	}
+	g.stopAll()
+}
+
+func (g *gateway) stopAll() {
+	for _, all := range []map[presence.Key]*activation{g.users, g.rooms} {
+		for _, a := range all {
+			g.gone(a)
+			g.ctx.Stop(a.pid)
+		}
+	}
+}
+
 // shut cuts the shard's outlet, from any goroutine. Stopping children is clean-up.
 func (g *gateway) shut() { g.out.cut() }
 
@@ -74,12 +107,11 @@ func (g *gateway) Receive(ctx actor.Context) {
 	switch ctx.Message().(type) {
 	case *actor.Started:
 		g.ctx = ctx
+		g.out.gateway = ctx.Self()
 		g.arm()
 		return
 	case *actor.Stopping:
-		if g.timer != nil {
-			g.timer.Stop()
-		}
+		g.close()
 		return
 	case *actor.Stopped:
 		g.core.Close()
@@ -249,13 +281,9 @@ func (g *gateway) contain() {
 	n.stats.Reopened.Add(1)
 	n.cfg.Logger.Error("gateway panicked; shard reopens", "shard", g.shard, "panic", r, "stack", string(debug.Stack()))
 	g.out.cut()
-	for _, all := range []map[presence.Key]*activation{g.users, g.rooms} {
-		for _, a := range all {
-			g.gone(a)
-			g.ctx.Stop(a.pid)
-		}
-	}
+	g.stopAll()
 	g.open(g.out.term + 1)
+	g.out.gateway = g.ctx.Self()
 	for _, e := range n.edges() {
 		g.core.Step(n.clock.Now(), presence.EdgeUp{Edge: e})
 		n.downlink(e).Beat(n.beat())

@@ -8,17 +8,23 @@ import (
 )
 
 // mailbox is a protoactor mailbox that costs little while it is empty, as the
-// mailboxes of nearly all activations are: protoactor's own holds 450 bytes. System
-// messages go first. Its zero value is ready.
+// mailboxes of nearly all activations are: 64 bytes where protoactor's own holds 450.
+// System messages go first.
+//
+// Without begin it handles a message in the turn of the one who posts it. That is how
+// activations run: only their gateway posts to them, so a shard is one thread of work
+// and a message changes no goroutine, stack or core on its way.
 type mailbox struct {
 	mu        sync.Mutex
-	first     any   // the next user message …
-	rest      []any // … and those after it
-	system    []any
+	first     any     // the next user message
+	more      *queues // what else waits; nil: nothing
 	running   bool
 	suspended bool
 	invoker   actor.MessageInvoker
+	begin     func() // makes someone call run
 }
+
+type queues struct{ user, system []any }
 
 // throughput is how many messages a mailbox handles before it yields.
 const throughput = 300
@@ -32,7 +38,10 @@ func (m *mailbox) UserMessageCount() int {
 	if m.first == nil {
 		return 0
 	}
-	return 1 + len(m.rest)
+	if m.more == nil {
+		return 1
+	}
+	return 1 + len(m.more.user)
 }
 
 func (m *mailbox) PostUserMessage(msg any) {
@@ -40,15 +49,24 @@ func (m *mailbox) PostUserMessage(msg any) {
 	if m.first == nil {
 		m.first = msg
 	} else {
-		m.rest = append(m.rest, msg)
+		q := m.queues()
+		q.user = append(q.user, msg)
 	}
 	m.schedule(!m.suspended)
 }
 
 func (m *mailbox) PostSystemMessage(msg any) {
 	m.mu.Lock()
-	m.system = append(m.system, msg)
+	q := m.queues()
+	q.system = append(q.system, msg)
 	m.schedule(true)
+}
+
+func (m *mailbox) queues() *queues {
+	if m.more == nil {
+		m.more = &queues{}
+	}
+	return m.more
 }
 
 // schedule is called with the lock held, and releases it.
@@ -58,8 +76,12 @@ func (m *mailbox) schedule(work bool) {
 		m.running = true
 	}
 	m.mu.Unlock()
-	if start {
-		go m.run()
+	switch {
+	case !start:
+	case m.begin != nil:
+		m.begin()
+	default:
+		m.run()
 	}
 }
 
@@ -100,8 +122,9 @@ func (m *mailbox) run() {
 func (m *mailbox) next() (msg any, system bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if len(m.system) > 0 {
-		msg, m.system = shift(m.system)
+	q := m.more
+	if q != nil && len(q.system) > 0 {
+		msg, q.system = shift(q.system)
 		return msg, true
 	}
 	if m.first == nil || m.suspended {
@@ -109,8 +132,13 @@ func (m *mailbox) next() (msg any, system bool) {
 		return nil, false
 	}
 	msg, m.first = m.first, nil
-	if len(m.rest) > 0 {
-		m.first, m.rest = shift(m.rest)
+	if q == nil {
+		return msg, false
+	}
+	if len(q.user) > 0 {
+		m.first, q.user = shift(q.user)
+	} else {
+		m.more = nil
 	}
 	return msg, false
 }

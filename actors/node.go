@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -46,7 +47,7 @@ type Node struct {
 	system *actor.ActorSystem
 	stats  Stats
 	stop   chan struct{}
-	loop   sync.WaitGroup
+	loops  sync.WaitGroup
 
 	gateways [link.Shards]*gateway
 	pids     [link.Shards]*actor.PID
@@ -92,8 +93,10 @@ func (n *Node) Start() error {
 	}
 	logger := slog.New(severe{n.cfg.Logger.Handler()})
 	n.system = actor.NewActorSystem(actor.WithLoggerFactory(func(*actor.ActorSystem) *slog.Logger { return logger }))
+	shrink(n.system)
 	for i := range n.gateways {
 		g := newGateway(n, uint32(i))
+		n.loops.Go(g.turns)
 		props := actor.PropsFromProducer(func() actor.Actor { return g },
 			actor.WithMailbox(func() actor.Mailbox { return &g.mailbox }))
 		pid, err := n.system.Root.SpawnNamed(props, fmt.Sprintf("s%02d", i))
@@ -103,7 +106,7 @@ func (n *Node) Start() error {
 		n.gateways[i], n.pids[i] = g, pid
 	}
 	n.stop = make(chan struct{})
-	n.loop.Go(n.run)
+	n.loops.Go(n.run)
 	n.cfg.Logger.Info("core started", "node", n.cfg.Name, "term", n.cfg.Term, "shards", link.Shards)
 	return nil
 }
@@ -112,14 +115,25 @@ func (n *Node) Start() error {
 // before.
 func (n *Node) Stop() {
 	close(n.stop)
-	n.loop.Wait()
 	for _, g := range n.gateways {
 		g.shut()
 	}
-	for _, pid := range n.pids {
+	for i, pid := range n.pids {
 		_ = n.system.Root.StopFuture(pid).Wait()
+		close(n.gateways[i].quit)
 	}
+	n.loops.Wait()
 	n.system.Shutdown()
+}
+
+// shrink leaves the registry of processes 8 of its 1,024 tables, each of them 32 maps
+// with a lock: with more, most of its memory would be half-empty maps. What the system
+// registered itself is registered again.
+func shrink(s *actor.ActorSystem) {
+	tables := s.ProcessRegistry.LocalPIDs
+	tables.LocalPIDs = slices.Clone(tables.LocalPIDs[:8])
+	s.ProcessRegistry.Add(s.DeadLetter, "deadletter")
+	s.ProcessRegistry.Add(actor.NewEventStreamProcess(s), "eventstream")
 }
 
 // Name is the node's.

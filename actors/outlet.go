@@ -3,6 +3,8 @@ package actors
 import (
 	"sync"
 
+	"github.com/asynkron/protoactor-go/actor"
+
 	"muster/actors/link"
 	"muster/actors/presence"
 )
@@ -10,9 +12,10 @@ import (
 // outlet is the only way out of a shard that is open under a term. It is safe for
 // concurrent use.
 type outlet struct {
-	node  *Node
-	shard uint32
-	term  uint64
+	node    *Node
+	shard   uint32
+	term    uint64
+	gateway *actor.PID
 
 	mu   sync.RWMutex
 	shut bool
