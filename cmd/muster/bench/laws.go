@@ -7,9 +7,11 @@ import (
 	"time"
 )
 
-// publishers changes the given users in turn, each at most five times a second, and
-// returns the server's CPU per change.
-func (r *runner) perChange(f *fleet, users []*member, d time.Duration) (float64, error) {
+// perChange changes the given users in turn, each at most five times a second, and
+// returns the server's CPU per change in µs. last, if given, gets the number of the
+// last change of each user.
+func (r *runner) perChange(f *fleet, users []*member, last map[int]uint64) (float64, error) {
+	const d = 4 * time.Second
 	waiting, changes := 0, 0
 	f.reply = func(*member) { waiting-- }
 	interval := 200 * time.Millisecond / time.Duration(len(users))
@@ -23,6 +25,9 @@ func (r *runner) perChange(f *fleet, users []*member, d time.Duration) (float64,
 			m := users[changes%len(users)]
 			changes++
 			waiting++
+			if last != nil {
+				last[m.user] = uint64(changes)
+			}
 			f.e.send(&m.client, textFrame(`{"id":9,"status":{"state":"dnd","text":"%d.%d"}}`, changes, f.e.now()))
 		}
 		if !f.e.until(5*time.Second, func() bool { return waiting == 0 }) {
@@ -48,40 +53,15 @@ func (r *runner) withFleet(use func(*fleet) error, flags ...string) error {
 	return use(f)
 }
 
-const lawTime = 4 * time.Second
-
 func (r *runner) lawWatchers(*Result) (points []point, err error) {
 	const each = 10 // users that change, per point
 	sizes := []int{1, 10, 100, 1000}
 	return points, r.withFleet(func(f *fleet) error {
-		arrived := 0
-		f.view = func(_ *member, v view) {
-			if v.sent != 0 {
-				arrived++
-			}
-		}
-		users := make([][]*member, len(sizes))
-		for i := range sizes {
-			for k := range each {
-				m, err := f.add(i*each+k, "d1")
-				if err != nil {
-					return err
-				}
-				users[i] = append(users[i], m)
-			}
-		}
-		for w := range 1000 {
-			var watch []int
-			for i, size := range sizes {
-				for k := range each {
-					if w < size {
-						watch = append(watch, i*each+k)
-					}
-				}
-			}
-			if _, err := f.add(1000+w, "d1", watch...); err != nil {
-				return err
-			}
+		seen := map[[2]int]uint64{} // by watcher and watched user: the last change
+		f.view = func(m *member, v view) { seen[[2]int{m.user, v.user}] = v.seq }
+		users, err := crowds(f, sizes, each)
+		if err != nil {
+			return err
 		}
 		if err := f.connect(f.members, 128, time.Minute, nil); err != nil {
 			return err
@@ -89,19 +69,54 @@ func (r *runner) lawWatchers(*Result) (points []point, err error) {
 		for i, size := range sizes {
 			r.bar.show("growth: watchers", float64(i), float64(len(sizes)))
 			f.e.idle(500 * time.Millisecond)
-			arrived = 0
-			cpu, err := r.perChange(f, users[i], lawTime)
+			last := map[int]uint64{}
+			cpu, err := r.perChange(f, users[i], last)
 			if err != nil {
 				return err
 			}
-			f.e.idle(300 * time.Millisecond)
-			if want := int(lawTime/(200*time.Millisecond)) * each * size; arrived < want*9/10 {
-				return fmt.Errorf("%d watchers: %d views arrived, about %d were due", size, arrived, want)
+			f.e.idle(500 * time.Millisecond)
+			for user, seq := range last {
+				for w := range size {
+					if got := seen[[2]int{crowd + w, user}]; got != seq {
+						return fmt.Errorf("watcher %d of %d saw change %d of u%d last, not %d", w, size, got, user, seq)
+					}
+				}
 			}
 			points = append(points, point{float64(size), cpu})
 		}
 		return nil
 	})
+}
+
+// crowd is the number of the first watcher of crowds.
+const crowd = 1000
+
+// crowds adds groups of users, and watchers of whom the first sizes[i] watch group i.
+func crowds(f *fleet, sizes []int, each int) (users [][]*member, err error) {
+	users = make([][]*member, len(sizes))
+	for i := range sizes {
+		for k := range each {
+			m, err := f.add(i*each+k, "d1")
+			if err != nil {
+				return nil, err
+			}
+			users[i] = append(users[i], m)
+		}
+	}
+	for w := range sizes[len(sizes)-1] {
+		var watch []int
+		for i, size := range sizes {
+			for k := range each {
+				if w < size {
+					watch = append(watch, i*each+k)
+				}
+			}
+		}
+		if _, err := f.add(crowd+w, "d1", watch...); err != nil {
+			return nil, err
+		}
+	}
+	return users, nil
 }
 
 func (r *runner) lawList(*Result) (points []point, err error) {
@@ -133,7 +148,7 @@ func (r *runner) lawList(*Result) (points []point, err error) {
 		for i, size := range sizes {
 			r.bar.show("growth: list", float64(i), float64(len(sizes)))
 			f.e.idle(time.Second)
-			cpu, err := r.perChange(f, users[i*each:(i+1)*each], lawTime)
+			cpu, err := r.perChange(f, users[i*each:(i+1)*each], nil)
 			if err != nil {
 				return err
 			}
