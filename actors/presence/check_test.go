@@ -68,9 +68,17 @@ func (w *world) checkMessage(m ToEdge) {
 		}
 	case *Views:
 		for _, r := range msg.Rows {
-			if !r.Pending && w.gw.settling && (r.View == nil || r.View.State == Offline) && r.Mask&FieldState != 0 {
+			if r.Pending || r.Mask&FieldState == 0 {
+				continue
+			}
+			v := &View{}
+			if r.View != nil {
+				v = r.View
+			}
+			if w.gw.settling && v.State == Offline {
 				w.fail("%s is answered offline while settling", r.User)
 			}
+			offline(r.User, v)
 		}
 	}
 }
@@ -136,6 +144,13 @@ func (w *world) checkTruth() {
 	for _, e := range w.edgeList() {
 		if !e.linked {
 			continue
+		}
+		rows := 0
+		for _, users := range e.hub {
+			rows += len(users)
+		}
+		if slot, ok := w.gw.slots[e.id()]; !ok || w.gw.edges[slot].rows != rows {
+			w.fail("%s has %d watches, the core has others", e.name, rows)
 		}
 		for _, watcher := range sortedKeys(e.hub) {
 			for _, user := range sortedKeys(e.hub[watcher]) {

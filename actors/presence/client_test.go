@@ -161,10 +161,17 @@ func (w *world) missed(user string) bool {
 	if w.met[user] || a != nil && a.m.cover != nil {
 		return false
 	}
+	marked, hidden := false, false
 	for _, r := range w.records[user] {
-		if m, ok := r.(InvisibleSet); ok && m.On {
-			return false
+		switch r := r.(type) {
+		case InvisibleSet:
+			hidden = r.On
+		case Marker:
+			marked = r.Online
 		}
+	}
+	if hidden || !marked {
+		return false
 	}
 	for _, lost := range []time.Time{w.silent[user], w.opened} {
 		if !lost.IsZero() && !w.now.Before(lost.Add(w.cfg.Presume)) {

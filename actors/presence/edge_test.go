@@ -1,7 +1,6 @@
 package presence
 
 import (
-	"fmt"
 	"slices"
 )
 
@@ -350,5 +349,3 @@ func (e *vedge) show(w *world, watcher, user string, s *seen, v View) {
 	}
 	s.pending, s.view = false, v
 }
-
-var _ = fmt.Sprint

@@ -2,7 +2,6 @@ package presence
 
 import (
 	"fmt"
-	"slices"
 	"sort"
 	"strings"
 	"time"
@@ -160,7 +159,7 @@ func (w *world) gateway(in GatewayInput) {
 	}
 	for _, k := range out.Stop {
 		if a := w.actors[k.User]; a != nil {
-			if !w.bug.hasty && len(a.inbox) > 0 {
+			if len(a.inbox) > 0 {
 				w.fail("%s stopped with %d inputs on their way", k.User, len(a.inbox))
 			}
 			delete(w.actors, k.User)
@@ -219,6 +218,9 @@ func (w *world) user(a *actor, in Input) {
 	}
 	if _, tick := given.(Tick); !tick || out.Publish != nil {
 		a.outbox = append(a.outbox, Stepped{a.key, a.u.Seen(), out.Publish})
+	}
+	if w.bug.hasty && a.u.Idle() && w.actors[a.key.User] == a {
+		delete(w.actors, a.key.User)
 	}
 	if a.u.Idle() {
 		a.outbox = append(a.outbox, Passivate{a.key, a.u.Seen()})
@@ -364,5 +366,3 @@ func (v View) encode() string {
 	return fmt.Sprintf("%d|%d|%d|%q|%q|%q|%v|%d|%d", v.State, v.Reason, v.Bucket, v.Text, v.Emoji, v.Activity, v.Devices,
 		milli(v.LastSeen), milli(v.Since))
 }
-
-var _ = slices.Clone[[]int]
