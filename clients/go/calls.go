@@ -28,7 +28,7 @@ func (c *Client) Watch(ctx context.Context, users ...string) error {
 	return nil
 }
 
-// Unwatch takes users out of the view, at once.
+// Unwatch takes users out of the view, at once; View.Changes gives no Leave for them.
 func (c *Client) Unwatch(ctx context.Context, users ...string) error {
 	removed := c.view.unwatch(users)
 	for len(removed) > 0 {

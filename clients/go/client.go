@@ -98,15 +98,16 @@ func (c *Client) Err() error {
 }
 
 // Bye ends the session at once, so that others see this device gone without a grace, and
-// closes the client. It waits for the server until ctx ends; the client is closed in any case.
+// closes the client. It waits for the server until ctx ends; the client is closed in any
+// case. ErrNotConnected: the server could not be told.
 func (c *Client) Bye(ctx context.Context) error {
 	c.mu.Lock()
 	s := c.cur
 	c.leaving = true
 	c.mu.Unlock()
-	var err error
+	err := ErrNotConnected
 	if s != nil {
-		err = s.start(&wire.Command{Method: &wire.Command_Bye{Bye: &wire.Bye{}}}, complete).wait(ctx)
+		err = s.start(ctx, &wire.Command{Method: &wire.Command_Bye{Bye: &wire.Bye{}}}, complete).wait(ctx)
 		if errors.Is(err, errLost) {
 			err = nil // the server may close instead of answering
 		}
@@ -160,7 +161,7 @@ func (c *Client) call(ctx context.Context, cmd *wire.Command, on func(*wire.Repl
 		if err != nil {
 			return err
 		}
-		if err = s.start(cmd, on).wait(ctx); !errors.Is(err, errLost) {
+		if err = s.start(ctx, cmd, on).wait(ctx); !errors.Is(err, errLost) {
 			return err
 		}
 		select { // until the client has noticed, too
@@ -190,8 +191,12 @@ func (c *Client) send(cmd *wire.Command) {
 	c.mu.Lock()
 	s := c.cur
 	c.mu.Unlock()
-	if s != nil {
-		s.post(cmd.AppendJSON(nil))
+	if s == nil {
+		return
+	}
+	select {
+	case s.out <- cmd.AppendJSON(nil):
+	default: // the server does not read; what is of the moment is not worth waiting
 	}
 }
 

@@ -34,7 +34,7 @@ func (c *Client) connect(ctx context.Context) (*socket, error) {
 	}
 	d, cmd := c.declare(token)
 	adopted := false
-	err = s.start(cmd, func(r *wire.Reply) bool {
+	err = s.start(ctx, cmd, func(r *wire.Reply) bool {
 		answer := r.GetConnect()
 		if !adopted {
 			adopted = true
@@ -140,7 +140,7 @@ func (c *Client) catchUp(s *socket, d *declaration) {
 		c.insist(s, func() (*wire.Command, func(*wire.Reply) bool) { return c.watchCommand(c.view.still(part)) })
 	}
 	if len(declared) > 0 {
-		s.post(watchRemove(slices.Sorted(maps.Keys(declared))).AppendJSON(nil))
+		s.post(s.ctx, watchRemove(slices.Sorted(maps.Keys(declared))).AppendJSON(nil))
 	}
 	c.mu.Lock()
 	inactive := c.inactive
@@ -156,11 +156,11 @@ func (c *Client) catchUp(s *socket, d *declaration) {
 	}
 	for _, r := range d.rooms {
 		if r.isLeft() {
-			s.post((&wire.Command{Method: &wire.Command_RoomLeave{RoomLeave: &wire.RoomLeave{Room: r.o.Room}}}).AppendJSON(nil))
+			s.post(s.ctx, (&wire.Command{Method: &wire.Command_RoomLeave{RoomLeave: &wire.RoomLeave{Room: r.o.Room}}}).AppendJSON(nil))
 		}
 	}
 	if inactive != d.inactive {
-		s.post((&wire.Command{Method: &wire.Command_ClientState{ClientState: &wire.ClientState{Inactive: inactive}}}).AppendJSON(nil))
+		s.post(s.ctx, (&wire.Command{Method: &wire.Command_ClientState{ClientState: &wire.ClientState{Inactive: inactive}}}).AppendJSON(nil))
 	}
 }
 
@@ -253,7 +253,7 @@ func (c *Client) insist(s *socket, command func() (*wire.Command, func(*wire.Rep
 	if cmd == nil {
 		return
 	}
-	asked := s.start(cmd, on) // now, so that commands keep their order
+	asked := s.start(s.ctx, cmd, on) // now, so that commands keep their order
 	c.helpers.Go(func() {
 		for n := 0; ; n++ {
 			err := asked.wait(s.ctx)
@@ -271,7 +271,7 @@ func (c *Client) insist(s *socket, command func() (*wire.Command, func(*wire.Rep
 			if cmd, on = command(); cmd == nil {
 				return
 			}
-			asked = s.start(cmd, on)
+			asked = s.start(s.ctx, cmd, on)
 		}
 	})
 }

@@ -11,6 +11,10 @@ import (
 // ErrClosed is what calls return after Bye or Close.
 var ErrClosed = errors.New("muster: the client is closed")
 
+// ErrNotConnected is what Bye returns when there is no connection to say goodbye on:
+// others see this device until its grace is over.
+var ErrNotConnected = errors.New("muster: not connected")
+
 // errLost ends the calls of a socket that went away; they go on at the next one.
 var errLost = errors.New("muster: the connection was lost")
 

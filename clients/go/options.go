@@ -55,7 +55,7 @@ type Options struct {
 	// Logger gets a line for each connect, loss and retry. Default: none.
 	Logger *slog.Logger
 
-	// OnConnection is told of each connect and loss, OnTyping of typing, OnSelf of changes of
+	// OnConnection is told of each connect, loss and failed attempt, OnTyping of typing, OnSelf of changes of
 	// the user's own state. They are called one at a time, in order, from one goroutine, and
 	// may call all methods but Bye and Close.
 	OnConnection func(Connection)
@@ -67,7 +67,7 @@ type Options struct {
 type Connection struct {
 	Up      bool
 	Session Session
-	Err     error         // why it was lost
+	Err     error         // why it was lost, or could not be made
 	RetryIn time.Duration // until the next attempt, at least
 }
 
@@ -85,7 +85,7 @@ func (b Backoff) wait(n int, atLeast time.Duration, r float64) time.Duration {
 		return jitter
 	}
 	// Many were told the same time: spread them behind it, never before.
-	return atLeast + time.Duration(r*min(most, float64(b.Min)*4))
+	return atLeast + time.Duration(r*min(most, max(float64(b.Min)*4, float64(atLeast))))
 }
 
 func (b Backoff) random(n int, atLeast time.Duration) time.Duration {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -125,7 +126,7 @@ func TestBackoffGrowsAndEnds(t *testing.T) {
 		}
 		c.Close()
 		p2.end()
-		if len(waits) != 1 || waits[0] > 400*time.Millisecond {
+		if len(waits) < 20 || waits[0] > 400*time.Millisecond || slices.Max(waits) < 10*time.Second || slices.Max(waits) > 20*time.Second {
 			t.Errorf("waits: %v", waits)
 		}
 	})
@@ -136,7 +137,7 @@ func TestBackoffGrowsAndEnds(t *testing.T) {
 		want       string
 	}{
 		{0, 0, 0, "0s"}, {0, 0, 0.5, "100ms"}, {3, 0, 0.5, "800ms"}, {7, 0, 0.5, "10s"}, {5000, 0, 0.99, "19.8s"},
-		{0, 7, 0, "7s"}, {9, 7, 0.5, "7.4s"},
+		{0, 7, 0, "7s"}, {9, 7, 0.5, "10.5s"}, {1, 7, 0.5, "7.2s"},
 	} {
 		if got := b.wait(row.n, time.Duration(row.atLeast)*time.Second, row.r); got.String() != row.want {
 			t.Errorf("%+v: %v", row, got)
@@ -299,5 +300,54 @@ func TestTokens(t *testing.T) {
 		}
 		c.Close()
 		p2.end()
+	})
+}
+
+// A server that does not read holds nobody longer than the caller's context, and is left.
+func TestServerThatDoesNotRead(t *testing.T) {
+	bubble(t, func(t *testing.T, srv *server) {
+		srv.stall = true
+		c, p, _ := srv.dial(srv.options(), `,"done":true`)
+		srv.mu.Lock()
+		srv.stall = false
+		srv.mu.Unlock()
+		begin := time.Now()
+		const callers = 200
+		results := make(chan error, callers)
+		for range callers {
+			go func() {
+				ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+				defer cancel()
+				results <- c.SetStatus(ctx, Status{State: Away})
+			}()
+		}
+		for range callers {
+			if err := <-results; !errors.Is(err, context.DeadlineExceeded) {
+				t.Fatal(err)
+			}
+		}
+		if d := time.Since(begin); d != time.Second {
+			t.Errorf("callers were held for %v", d)
+		}
+		c.Typing(Typing{User: "ann"})
+		p2, _ := srv.next(`,"done":true`)
+		if d := time.Since(begin); d > 13*time.Second {
+			t.Errorf("the socket was left after %v", d)
+		}
+		c.Close()
+		p2.end()
+		close(p.freed)
+	})
+}
+
+func TestByeWithoutConnection(t *testing.T) {
+	bubble(t, func(t *testing.T, srv *server) {
+		c, p, _ := srv.dial(srv.options(), `,"done":true`)
+		srv.setDown(true)
+		p.close(0)
+		synctest.Wait()
+		if err := c.Bye(t.Context()); err != ErrNotConnected {
+			t.Error(err)
+		}
 	})
 }

@@ -28,6 +28,7 @@ type server struct {
 	mu      sync.Mutex
 	refuse  []int // HTTP statuses for the next handshakes
 	down    bool  // refuse to dial
+	stall   bool  // read one frame of the next sockets and no more
 	refused int
 }
 
@@ -36,6 +37,8 @@ type peer struct {
 	t  testing.TB
 	ws *websocket.Conn
 	in chan []byte // closed at the end of the socket
+
+	freed chan struct{} // closed to end a peer that has stalled
 }
 
 func bubble(t *testing.T, f func(t *testing.T, srv *server)) {
@@ -81,7 +84,7 @@ func (srv *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	ws.SetReadLimit(wire.MaxFrame)
-	p := &peer{srv.t, ws, make(chan []byte, 1024)}
+	p := &peer{srv.t, ws, make(chan []byte, 1024), make(chan struct{})}
 	srv.accept <- p
 	defer close(p.in)
 	for {
@@ -90,6 +93,13 @@ func (srv *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		p.in <- frame
+		srv.mu.Lock()
+		stall := srv.stall
+		srv.mu.Unlock()
+		if stall {
+			<-p.freed
+			return
+		}
 	}
 }
 

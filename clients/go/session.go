@@ -16,7 +16,9 @@ func (c *Client) first(ctx context.Context) (*socket, error) {
 	for n := 0; ; n++ {
 		s, err := c.connect(ctx)
 		if n == 0 && tokenStale(err) && c.renewable() { // the one in Options was old
+			c.mu.Lock()
 			c.token = ""
+			c.mu.Unlock()
 			s, err = c.connect(ctx)
 		}
 		if err == nil || !c.o.Wait || ctx.Err() != nil || final(err, c.renewable()) {
@@ -90,7 +92,11 @@ func (c *Client) redial(old *socket, wait time.Duration) *socket {
 		}
 		wait = c.o.Backoff.random(c.tries, retryAfter(err))
 		c.tries++
-		c.o.Logger.Info("muster: no connection", "error", err, "retry_in", wait)
+		if old == nil {
+			c.tell(Connection{Err: err, RetryIn: wait})
+		} else {
+			c.o.Logger.Info("muster: could not move yet", "error", err, "retry_in", wait)
+		}
 	}
 }
 
@@ -152,7 +158,7 @@ func (c *Client) tell(e Connection) {
 	if e.Up {
 		c.o.Logger.Info("muster: connected", "user", e.Session.User, "node", e.Session.Node, "resumed", e.Session.Resumed)
 	} else {
-		c.o.Logger.Info("muster: connection lost", "error", e.Err, "retry_in", e.RetryIn)
+		c.o.Logger.Info("muster: no connection", "error", e.Err, "retry_in", e.RetryIn)
 	}
 	if f := c.o.OnConnection; f != nil {
 		c.told.tell(func() { f(e) })
@@ -193,7 +199,7 @@ func (c *Client) keep(s *socket) {
 		expires := c.expires
 		c.mu.Unlock()
 		left := time.Until(expires)
-		wait := left - min(left/10, time.Minute)
+		wait := max(left-min(left/10, time.Minute), time.Second)
 		if n > 0 {
 			wait = c.o.Backoff.random(n, time.Second)
 		}
@@ -214,7 +220,7 @@ func (c *Client) keep(s *socket) {
 
 func (c *Client) refresh(ctx context.Context, s *socket, token string) error {
 	cmd := &wire.Command{Method: &wire.Command_Refresh{Refresh: &wire.Refresh{Token: token}}}
-	return s.start(cmd, func(r *wire.Reply) bool {
+	return s.start(ctx, cmd, func(r *wire.Reply) bool {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		c.token = token

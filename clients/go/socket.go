@@ -142,7 +142,7 @@ func (s *socket) read() {
 // line handles one line; false when the socket was dropped for it.
 func (s *socket) line(line []byte) bool {
 	if wire.IsPing(line) {
-		s.post([]byte(wire.PingFrame))
+		s.post(s.ctx, []byte(wire.PingFrame))
 		return true
 	}
 	var reply wire.Reply
@@ -219,16 +219,19 @@ func (s *socket) believe(patience time.Duration) {
 	}
 }
 
-// post sends a frame without waiting for an answer.
-func (s *socket) post(frame []byte) {
+// post sends a frame without waiting for an answer; false if ctx or the socket ended first.
+func (s *socket) post(ctx context.Context, frame []byte) bool {
 	select {
 	case s.out <- frame:
+		return true
+	case <-ctx.Done():
 	case <-s.ctx.Done():
 	}
+	return false
 }
 
-// start sends a command with an id of its own; on gets the replies.
-func (s *socket) start(cmd *wire.Command, on func(*wire.Reply) bool) *call {
+// start sends a command with an id of its own; on gets the replies. ctx bounds the sending.
+func (s *socket) start(ctx context.Context, cmd *wire.Command, on func(*wire.Reply) bool) *call {
 	c := &call{on: on, done: make(chan struct{})}
 	s.mu.Lock()
 	if s.calls == nil {
@@ -238,11 +241,14 @@ func (s *socket) start(cmd *wire.Command, on func(*wire.Reply) bool) *call {
 		return c
 	}
 	s.lastID++
-	cmd.Id = s.lastID
-	s.calls[cmd.Id] = c
+	id := s.lastID
+	cmd.Id = id
+	s.calls[id] = c
 	frame := cmd.AppendJSON(nil)
 	s.mu.Unlock()
-	s.post(frame)
+	if !s.post(ctx, frame) && ctx.Err() != nil {
+		s.forget(id, c) // it was never sent; wait sees that ctx has ended
+	}
 	return c
 }
 
