@@ -20,31 +20,7 @@ func FuzzLine(f *testing.F) {
 		f.Add([]byte(line))
 	}
 	f.Fuzz(func(t *testing.T, line []byte) {
-		o, err := Options{Token: "t", OnSelf: func(Self) {}, OnTyping: func(Typing) {}}.withDefaults()
-		if err != nil {
-			t.Fatal(err)
-		}
-		c := &Client{o: o, closed: make(chan struct{}), up: make(chan struct{}), rooms: map[string]*Room{}, told: newTeller()}
-		defer c.told.stop()
-		c.ctx, c.stop = context.WithCancel(t.Context())
-		c.view = newView(c.closed)
-		c.view.watch([]string{"a", "b"})
-		c.rooms["r"] = newRoom(c, RoomOptions{Room: "r"})
-		s := &socket{
-			out: make(chan []byte, 8), calls: map[uint64]*call{}, moving: make(chan *wire.ReconnectPush, 1), left: make(chan struct{}),
-			push: c.pushed, patience: time.Hour, silence: time.AfterFunc(time.Hour, func() {}),
-		}
-		defer s.silence.Stop()
-		s.ctx, s.cancel = context.WithCancelCause(t.Context())
-		defer c.helpers.Wait()
-		defer s.drop(ErrClosed)
-		d, cmd := c.declare("t")
-		s.start(s.ctx, cmd, func(r *wire.Reply) bool {
-			c.adopt(s, d, r.GetConnect())
-			d.snapshot.part(r.GetConnect().GetPresences(), r.GetConnect().GetPending(), r.GetConnect().GetDone())
-			c.roomAnswers(s, r.GetConnect().GetRooms())
-			return true
-		})
+		c, s := loopback(t)
 		s.line(line)
 		s.line([]byte(`{"id":1,"connect":{"done":true}}`))
 		s.line(line)
@@ -59,4 +35,37 @@ func FuzzLine(f *testing.F) {
 			}
 		}
 	})
+}
+
+// loopback is a client without a server: its socket has sent connect, and takes lines.
+func loopback(t *testing.T) (*Client, *socket) {
+	o, err := Options{Token: "t", OnSelf: func(Self) {}, OnTyping: func(Typing) {}}.withDefaults()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &Client{o: o, closed: make(chan struct{}), up: make(chan struct{}), rooms: map[string]*Room{}, told: newTeller()}
+	c.ctx, c.stop = context.WithCancel(t.Context())
+	c.view = newView(c.closed)
+	c.view.watch([]string{"a", "b"})
+	c.rooms["r"] = newRoom(c, RoomOptions{Room: "r"})
+	s := &socket{
+		out: make(chan []byte, 8), calls: map[uint64]*call{}, moving: make(chan *wire.ReconnectPush, 1), left: make(chan struct{}),
+		push: c.pushed, patience: time.Hour, silence: time.AfterFunc(time.Hour, func() {}),
+	}
+	s.ctx, s.cancel = context.WithCancelCause(t.Context())
+	t.Cleanup(func() {
+		s.drop(ErrClosed)
+		s.silence.Stop()
+		c.helpers.Wait()
+		c.told.stop()
+		c.stop()
+	})
+	d, cmd := c.declare("t")
+	s.start(s.ctx, cmd, func(r *wire.Reply) bool {
+		c.adopt(s, d, r.GetConnect())
+		d.snapshot.part(r.GetConnect().GetPresences(), r.GetConnect().GetPending(), r.GetConnect().GetDone())
+		c.roomAnswers(s, r.GetConnect().GetRooms())
+		return true
+	})
+	return c, s
 }

@@ -15,7 +15,7 @@ import (
 var update = flag.Bool("update", false, "write docs/errors.md")
 
 // docs/errors.md is the tables of errors.go and close.go.
-func TestErrorsPage(t *testing.T) {
+func TestDocsErrors(t *testing.T) {
 	const page = "../../docs/errors.md"
 	want := errorsPage()
 	if *update {
@@ -25,7 +25,7 @@ func TestErrorsPage(t *testing.T) {
 	}
 	got, err := os.ReadFile(page)
 	if err != nil || !bytes.Equal(got, want) {
-		t.Errorf("docs/errors.md differs from the tables (%v); run: go test ./clients/wire -run ErrorsPage -update", err)
+		t.Errorf("docs/errors.md differs from the tables (%v); run: go test ./clients/wire -run Docs -update", err)
 	}
 }
 
@@ -33,7 +33,7 @@ func errorsPage() []byte {
 	var b bytes.Buffer
 	b.WriteString(`# Errors and close codes
 
-<!-- Written from clients/wire/errors.go and close.go by: go test ./clients/wire -run ErrorsPage -update -->
+<!-- Written from clients/wire/errors.go and close.go by: go test ./clients/wire -run Docs -update -->
 
 ## Errors
 
