@@ -47,26 +47,32 @@ func (e *Edge) accept(w http.ResponseWriter, r *http.Request) {
 		e.reject(w, http.StatusServiceUnavailable, wire.CodeBusy.Error("too many new connections", wait))
 		return
 	}
-	s := &socket{edge: e, codec: jsonCodec{}, born: e.clock()}
-	s.refs.Store(1)
-	if !e.sockets.add(s, e.cfg.MaxConns) {
+	if !e.sockets.reserve(e.cfg.MaxConns) {
 		e.reject(w, http.StatusServiceUnavailable, wire.CodeBusy.Error("this node has as many connections as it may", 5*time.Second))
 		return
 	}
+	s := &socket{edge: e, codec: jsonCodec{}, born: e.clock()}
+	s.refs.Store(1)
 	h := &hijacked{ResponseWriter: w, s: s}
 	ws, err := websocket.Accept(h, r, &websocket.AcceptOptions{
 		Subprotocols:       []string{wire.Subprotocol},
 		InsecureSkipVerify: true, // checked above, to answer in our own words
 	})
 	if err != nil {
-		s.stage.Store(uint32(closed))
-		s.disconnect()
-		s.unref()
+		e.sockets.count.Add(-1)
+		if s.nc.Conn != nil {
+			s.nc.Close()
+		}
 		return
 	}
 	ws.SetReadLimit(-1) // read minds the bound, to close with its own code
 	s.ws = ws
 	e.count.accepted.Add(1)
+	e.sockets.add(s)
+	if e.stopped.Load() {
+		s.shut()
+		return
+	}
 	s.begin(h.early)
 }
 

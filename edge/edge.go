@@ -155,8 +155,8 @@ func (e *Edge) Close() error {
 		e.draining.Store(true)
 		close(e.done)
 		e.running.Wait()
-		e.sockets.each((*socket).shut)
 		e.stopped.Store(true)
+		e.sockets.each((*socket).shut)
 		for _, h := range e.hubs {
 			h.stop()
 		}

@@ -42,13 +42,19 @@ func (t *table) byConn(conn uint64) *socket {
 	return nil
 }
 
-// add gives s its number and its conn id, which is never used again.
-func (t *table) add(s *socket, most int) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.count.Load() >= int64(min(most, maxSockets-1)) {
+// reserve makes room for a socket; false if there are as many as there may be.
+func (t *table) reserve(most int) bool {
+	if t.count.Add(1) > int64(min(most, maxSockets-1)) {
+		t.count.Add(-1)
 		return false
 	}
+	return true
+}
+
+// add gives s, for which there is room, its number and its conn id, which is never used again.
+func (t *table) add(s *socket) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	var i uint32
 	if n := len(t.free); n > 0 {
 		i, t.free = t.free[n-1], t.free[:n-1]
@@ -63,8 +69,6 @@ func (t *table) add(s *socket, most int) bool {
 	t.serial++
 	s.idx, s.conn = i, t.serial<<22|uint64(i)
 	c.Load()[i&(chunkSize-1)].Store(s)
-	t.count.Add(1)
-	return true
 }
 
 func (t *table) remove(s *socket) {
