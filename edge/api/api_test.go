@@ -346,12 +346,15 @@ func TestCoreErrors(t *testing.T) {
 		link.Code_STALE_ATTEMPT: wire.CodeConflict, link.Code_NOT_ATTACHED: wire.CodeConflict,
 		link.Code_UNAVAILABLE: wire.CodeNotReady, link.Code(99): wire.CodeInternal,
 	}
+	var now Caller
+	a := newAPI(t, callerFunc(func(ctx context.Context, up *link.Up) (*link.Down, error) { return now.Call(ctx, up) }))
 	for _, c := range calls {
 		for _, code := range slices.Sorted(maps.Keys(codes)) {
 			core := newFake(t)
 			core.code = code
+			now = core
 			info, _ := codes[code].Info()
-			wantError(t, do(newAPI(t, core), request(c.method, c.path, c.body)), info.HTTP, codes[code])
+			wantError(t, do(a, request(c.method, c.path, c.body)), info.HTTP, codes[code])
 		}
 		failures := map[string]struct {
 			caller Caller
@@ -365,8 +368,9 @@ func TestCoreErrors(t *testing.T) {
 		}
 		for name, f := range failures {
 			t.Run(name+" "+c.path, func(t *testing.T) {
+				now = f.caller
 				info, _ := f.code.Info()
-				wantError(t, do(newAPI(t, f.caller), request(c.method, c.path, c.body)), info.HTTP, f.code)
+				wantError(t, do(a, request(c.method, c.path, c.body)), info.HTTP, f.code)
 			})
 		}
 	}
