@@ -69,6 +69,9 @@ func (m *model) act(now time.Time, in Input) (r result) {
 
 func (m *model) claim(now time.Time, in SetClaim) (r result) {
 	c := in.Claim
+	if c.TTL != 0 && (c.TTL < m.cfg.MinClaimTTL || c.TTL > m.cfg.MaxClaimTTL) || complete(c).Priority < 1 {
+		return result{code: BadRequest}
+	}
 	if c.ID == Manual && c.State == Online {
 		if c.Text+c.Emoji+c.Activity == "" {
 			m.endClaim(in.Session, c.ID)
@@ -200,6 +203,9 @@ func (m *model) publish(now time.Time) {
 		return
 	}
 	m.since = now.Truncate(time.Millisecond)
+	if m.state == Offline && !m.online.IsZero() {
+		m.since, m.online = m.online, time.Time{}
+	}
 	if state == Offline {
 		if m.cover == nil {
 			m.seen = m.active
@@ -295,7 +301,10 @@ func (m *model) restore(records []Record) {
 				m.tokens[t.JTI] = t.Until
 			}
 		case Marker:
-			m.seen = r.LastSeen
+			m.seen, m.online, m.since, m.reason = r.LastSeen, time.Time{}, r.Since, r.Reason
+			if r.Online {
+				m.online, m.since, m.reason = r.Since, time.Time{}, NoReason
+			}
 		}
 	}
 }

@@ -27,6 +27,7 @@ type model struct {
 	seen      time.Time // last seen for others
 	state     State
 	since     time.Time
+	online    time.Time // since when, before the activation was restored
 	reason    Reason
 	why       Cause
 }

@@ -93,6 +93,8 @@ type (
 		Online        bool
 		LastSeen      time.Time // last active, as others may know it
 		LastConnected time.Time
+		Since         time.Time // of the state with which the transition began
+		Reason        Reason
 	}
 )
 

@@ -214,14 +214,17 @@ func (u *User) Restore(records ...Record) {
 		case Revocations:
 			m.revoked = r
 		case Marker:
-			u.last, u.gone = milli(r.LastSeen), milli(r.LastConnected)
+			u.last, u.gone, u.since, u.view = milli(r.LastSeen), milli(r.LastConnected), 0, &View{}
+			if r.Online {
+				u.since = milli(r.Since)
+			} else {
+				u.view = &View{Reason: r.Reason, Since: r.Since}
+			}
 		}
 	}
 	u.rebuild()
 	u.tidy()
-	u.view = &View{}
 	v := u.public(0)
-	v.Since = time.Time{}
 	u.view = &v
 	u.restored = len(records) > 0
 }

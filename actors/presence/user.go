@@ -13,6 +13,7 @@ type User struct {
 	active   int64 // last user input, Unix ms; 0: never
 	last     int64 // last seen as others may know it, Unix ms; 0: never
 	gone     int64 // last time a conn ended, Unix ms
+	since    int64 // when a restored user had come online, Unix ms; 0: unknown
 	seen     uint32
 	next     uint8 // where the log goes on when it is full
 	why      Cause // of the last session that ended in this step
@@ -131,6 +132,8 @@ func (u *User) publish(now int64, out *Output) {
 			Online:        v.State != Offline,
 			LastSeen:      instant(u.last),
 			LastConnected: instant(u.gone),
+			Since:         v.Since,
+			Reason:        v.Reason,
 		})
 	}
 }

@@ -122,6 +122,9 @@ func (u *User) public(now int64) View {
 	v.Since = old.Since
 	if v.State != old.State {
 		v.Since = instant(now)
+		if old.State == Offline && u.since != 0 {
+			v.Since, u.since = instant(u.since), 0
+		}
 		if v.State == Offline && u.covered() == nil {
 			u.last = u.active
 		}

@@ -320,6 +320,9 @@ func (w *world) drop(user string) {
 	if a == nil {
 		return
 	}
+	for _, in := range a.outbox { // already on its way
+		w.gateway(in)
+	}
 	delete(w.actors, user)
 	w.silent[user] = w.now
 	delete(w.met, user)
