@@ -125,7 +125,7 @@ func (m *merge) page(after string, limit int) (users []Presence, more bool) {
 		least := -1
 		for i := range m.lists {
 			l := &m.lists[i]
-			if false {
+			if len(l.users) == 0 && l.more {
 				m.fill([]uint32{uint32(i)}, share)
 			}
 			if len(l.users) > 0 && (least < 0 || l.users[0].User < m.lists[least].users[0].User) {
