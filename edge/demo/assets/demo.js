@@ -259,7 +259,7 @@ function listen(m) {
     if (detail.state === "connected") {
       if (lost) note(m.resumed ? "Reconnected: the same session goes on" : "Reconnected");
       fault(null);
-      m.ping().catch(() => {});
+      setTimeout(ping, 500); // not while the page is still busy with itself
     }
     if (detail.state !== "connecting") lost = detail.state === "waiting";
     draw();
@@ -273,6 +273,10 @@ async function fetchToken(user) {
   const body = await answer.json().catch(() => ({}));
   if (!answer.ok) throw new Error(body.message || `the server answered ${answer.status}`);
   return body.token;
+}
+
+function ping() {
+  if (muster.connected) muster.ping().catch(() => {}); // a lost connection shows itself
 }
 
 async function act(action, input) {
@@ -379,7 +383,7 @@ function begin() {
   setInterval(() => {
     if (!muster?.connected || document.hidden) return;
     drawPeople();
-    muster.ping().catch(() => {});
+    ping();
   }, 10_000);
 
   const as = idOf(url.searchParams.get("as") ?? "");
