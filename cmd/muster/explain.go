@@ -46,8 +46,8 @@ func explainCommand() *cobra.Command {
 	return cmd
 }
 
-// render prints a JSON document as indented lines in its own order. Times (numbers
-// whose name ends in _at, Unix ms) and durations (_ms) are written out.
+// render prints a JSON document as indented lines in its own order. Times (RFC 3339, or
+// Unix ms in numbers whose name ends in _at) and durations (_ms) are written out.
 func render(w io.Writer, doc []byte, now time.Time) error {
 	var node yaml.Node
 	if err := yaml.Unmarshal(doc, &node); err != nil {
@@ -77,17 +77,24 @@ func plain(n *yaml.Node, now time.Time) {
 
 // spell writes a time or a duration in words.
 func spell(name string, value *yaml.Node, now time.Time) {
+	if at, err := time.Parse(time.RFC3339Nano, value.Value); value.Kind == yaml.ScalarNode && err == nil {
+		value.SetString(instant(at, now))
+		return
+	}
 	ms, err := strconv.ParseInt(value.Value, 10, 64)
 	if value.Kind != yaml.ScalarNode || err != nil {
 		return
 	}
 	switch {
 	case strings.HasSuffix(name, "_at") && ms > 0:
-		at := time.UnixMilli(ms)
-		value.SetString(at.Format("2006-01-02 15:04:05.000") + ", " + ago(now.Sub(at)))
+		value.SetString(instant(time.UnixMilli(ms), now))
 	case strings.HasSuffix(name, "_ms") && ms != 0:
 		value.SetString((time.Duration(ms) * time.Millisecond).String())
 	}
+}
+
+func instant(at, now time.Time) string {
+	return at.Local().Format("2006-01-02 15:04:05.000") + ", " + ago(now.Sub(at))
 }
 
 // ago is a distance in time in words.

@@ -147,7 +147,7 @@ func (s *server) startHTTP() error {
 	if err != nil {
 		return err
 	}
-	registry := newRegistry(s.core)
+	registry := newRegistry(s.core, s.edge)
 	calls, err := api.New(api.Config{
 		Caller: s.edge, Keys: apiKeys, Ready: s.notReady, Version: versionString(), Log: s.log,
 		Gatherer: registry, Registerer: registry,
@@ -220,12 +220,21 @@ func (s *server) notReady() []string {
 	if s.draining.Load() {
 		return []string{"draining"}
 	}
+	if err := s.edge.Ready(); err != nil {
+		return []string{err.Error()}
+	}
 	return nil
 }
 
-// drain turns readiness off and sends the clients away; ctx cuts it short.
+// drain turns readiness off and sends the clients away; ctx cuts it short. With --dev
+// there is no other node for them to go to, so nothing waits for them.
 func (s *server) drain(ctx context.Context) {
 	s.draining.Store(true)
+	if s.cfg.Dev {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, s.cfg.DrainWindow)
+		defer cancel()
+	}
 	if err := s.edge.Drain(ctx); err != nil && ctx.Err() == nil {
 		s.log.Warn("drain", "error", err)
 	}
@@ -255,9 +264,10 @@ func (s *server) close() {
 	}
 }
 
-func newRegistry(core *actors.Node) *prometheus.Registry {
+func newRegistry(core *actors.Node, e *edge.Edge) *prometheus.Registry {
 	registry := prometheus.NewRegistry()
 	registerProcess(registry)
 	registerCore(registry, core.Stats())
+	registry.MustRegister(e)
 	return registry
 }

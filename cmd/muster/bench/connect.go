@@ -11,12 +11,44 @@ import (
 // come back inside the grace (P8).
 func (r *runner) connect() error {
 	n := r.conns(5000)
+	before, err := r.connectFloor(n)
+	if err != nil {
+		return err
+	}
 	for _, watches := range []int{1, idleWatches} {
 		if err := r.connectRun(n, watches); err != nil {
 			return err
 		}
 	}
-	return nil
+	after, err := r.connectFloor(n)
+	if err != nil {
+		return err
+	}
+	res := newResult("connect", "floor")
+	res.Notes["how"] = "coder/websocket over net/http: upgrade, one message in, one out; no token, nothing kept"
+	res.set("connects_per_core_s", float64(2*n)/(before+after).Seconds())
+	return r.done(res, nil)
+}
+
+// connectFloor is the CPU time of n upgrades that are answered by a fixed message.
+func (r *runner) connectFloor(n int) (time.Duration, error) {
+	t, err := r.floorChild(FloorCoder, n, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer t.stop()
+	f, err := newFleet(t, r.opt)
+	if err != nil {
+		return 0, err
+	}
+	defer f.e.close()
+	if err := f.addFloor(n); err != nil {
+		return 0, err
+	}
+	c, err := r.measured(f, func() error {
+		return f.connect(f.members, 128, time.Minute, func(done int) { r.bar.show("floor", float64(done), float64(n)) })
+	})
+	return c.cpu, err
 }
 
 func (r *runner) connectRun(n, watches int) error {

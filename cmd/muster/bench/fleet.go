@@ -82,6 +82,18 @@ func (f *fleet) add(user int, device string, watch ...int) (*member, error) {
 	return m, nil
 }
 
+// addFloor makes n members for a floor server.
+func (f *fleet) addFloor(n int) error {
+	for i := range n {
+		m, err := f.add(i, "d1")
+		if err != nil {
+			return err
+		}
+		m.upgrade = upgradeRequest(f.t.addr.String(), fmt.Sprintf("/floor?i=%d", i))
+	}
+	return nil
+}
+
 func (m *member) connectFrame() []byte {
 	var b bytes.Buffer
 	m.f.attempt++

@@ -86,12 +86,8 @@ func (r *runner) idleCPU(res *Result, f *fleet, n int) (cpu, floor float64, err 
 		return 0, 0, err
 	}
 	defer ff.e.close()
-	for i := range n {
-		m, err := ff.add(i, "d1")
-		if err != nil {
-			return 0, 0, err
-		}
-		m.upgrade = upgradeRequest(ft.addr.String(), fmt.Sprintf("/floor?i=%d", i))
+	if err := ff.addFloor(n); err != nil {
+		return 0, 0, err
 	}
 	if err := ff.connect(ff.members, 128, time.Minute, nil); err != nil {
 		return 0, 0, err
@@ -100,6 +96,10 @@ func (r *runner) idleCPU(res *Result, f *fleet, n int) (cpu, floor float64, err 
 		return 0, 0, err
 	}
 	pings, pushes := f.e.pings, f.pushes
+	messages, err := f.t.coreMessages()
+	if err != nil {
+		return 0, 0, err
+	}
 	c0, f0, begin := f.t.cpu(), ft.cpu(), time.Now()
 	for time.Since(begin) < d {
 		f.e.poll(time.Millisecond)
@@ -111,6 +111,11 @@ func (r *runner) idleCPU(res *Result, f *fleet, n int) (cpu, floor float64, err 
 	floor = 100 * (ft.cpu() - f0).Seconds() / wall.Seconds()
 	answered := float64(f.e.pings - pings)
 	rounds := wall.Seconds() * float64(n)
+	after, err := f.t.coreMessages()
+	if err != nil {
+		return cpu, floor, err
+	}
+	res.set("core_messages_per_ping", (after-messages)/max(answered, 1))
 	res.set("pings_per_s", answered/wall.Seconds())
 	res.set("mean_ping_interval_s", rounds/answered)
 	if answered < rounds/20*0.9 && d >= 20*time.Second {
@@ -136,4 +141,10 @@ func (r *runner) firstRound(fleets ...*fleet) error {
 		r.bar.show("first pings", time.Since(begin).Seconds(), round.Seconds())
 	}
 	return nil
+}
+
+// coreMessages counts the messages between edges and core so far, beats aside.
+func (t *target) coreMessages() (float64, error) {
+	m, err := t.metrics()
+	return m["muster_core_messages_in_total"] + m["muster_core_messages_out_total"], err
 }
