@@ -68,29 +68,28 @@ func (e *Edge) accept(w http.ResponseWriter, r *http.Request) {
 	ws.SetReadLimit(-1) // read minds the bound, to close with its own code
 	s.ws = ws
 	e.count.accepted.Add(1)
-	e.sockets.add(s)
+	e.sockets.number(s)
+	s.heard.Store(s.born)
+	s.nextPing = s.born
+	s.nextPing += s.interval()
+	// What the client sent along with the handshake no poller will tell of.
+	s.polled = !h.early && e.poller != nil
+	e.sockets.publish(s)
 	if e.stopped.Load() {
 		s.shut()
 		return
 	}
-	s.begin(h.early)
+	s.begin()
 }
 
 // begin starts to listen to the socket. Nothing of the HTTP server is held after it.
-func (s *socket) begin(early bool) {
+func (s *socket) begin() {
 	e := s.edge
-	now := e.clock()
-	s.heard.Store(now)
-	s.nextPing = now
-	s.nextPing += s.interval()
-	e.wheel.arm(s, now+e.cfg.ConnectTimeout.Milliseconds())
-	// What the client sent along with the handshake no poller will tell of.
-	if !early && e.poller != nil {
-		s.polled = true
+	e.wheel.arm(s, s.born+e.cfg.ConnectTimeout.Milliseconds())
+	if s.polled {
 		if ok, err := e.poller.Add(&s.nc, s); ok && err == nil {
 			return
 		}
-		s.polled = false
 	}
 	go s.readAll()
 }

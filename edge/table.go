@@ -51,8 +51,8 @@ func (t *table) reserve(most int) bool {
 	return true
 }
 
-// add gives s, for which there is room, its number and its conn id, which is never used again.
-func (t *table) add(s *socket) {
+// number gives s, for which there is room, its number and its conn id, which is never used again.
+func (t *table) number(s *socket) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var i uint32
@@ -68,7 +68,11 @@ func (t *table) add(s *socket) {
 	}
 	t.serial++
 	s.idx, s.conn = i, t.serial<<22|uint64(i)
-	c.Load()[i&(chunkSize-1)].Store(s)
+}
+
+// publish lets s be found.
+func (t *table) publish(s *socket) {
+	t.chunks[s.idx>>chunkBits].Load()[s.idx&(chunkSize-1)].Store(s)
 }
 
 func (t *table) remove(s *socket) {
