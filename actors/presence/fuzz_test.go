@@ -1,0 +1,87 @@
+package presence
+
+import (
+	"testing"
+	"time"
+)
+
+// FuzzUser turns bytes into steps of one user and holds the model against each.
+func FuzzUser(f *testing.F) {
+	f.Add([]byte("\x00\x00\x00\x01\x10\x05\x02\x00\x00\x09\x40\x00\x05\x00\x01"))
+	f.Add([]byte("\x00\x01\x02\x06\x01\x01\x00\x11\x02\x07\x33\x08\x00\x00\x00\x09\xff\xff"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		cfg := DefaultConfig()
+		cfg.Devices, cfg.Claims = 3, 3
+		w := newWorld(cfg)
+		w.fail = func(format string, args ...any) { t.Fatalf(format, args...) }
+		w.open()
+		a := w.actor(Key{testApp, "u"})
+		for len(data) >= 3 {
+			in := decode(data[0], data[1], data[2], w.now)
+			data = data[3:]
+			out := a.u.Step(w.now, in)
+			w.checkUser(a, in, &out)
+			w.records["u"] = append(w.records["u"], out.Records...)
+			if at, ok := a.u.Deadline(); ok && len(data)%2 == 0 && at.After(w.now) {
+				w.now = at
+			}
+		}
+		again := NewUser(&cfg, time.Time{})
+		again.Restore(w.records["u"]...)
+		if a.u.Idle() != again.Idle() && len(a.u.sessions) == 0 {
+			t.Fatalf("restored: idle %v", again.Idle())
+		}
+	})
+}
+
+// decode makes an input of three bytes: what, which and how.
+func decode(what, which, how byte, now time.Time) Input {
+	device := []string{"a", "b", "c", "d", "e"}[which%5]
+	conn := Conn{[]string{"e1", "e2"}[which/5%2], 1, uint64(how%8) + 1}
+	session := device + string('0'+which/10%3)
+	attach := Attach{
+		Conn: conn, Session: session, Device: device, Class: Class(which%5) + 1, Attempt: uint64(how / 8 % 4), Resume: how&64 != 0,
+		Away: how&128 != 0, Inactive: which&64 != 0, ActiveAt: now, Grace: time.Duration(int(which/32)-1) * 20 * time.Second,
+		IssuedAt: now.Unix(), JTI: session,
+	}
+	switch what % 14 {
+	case 0, 1:
+		return attach
+	case 2:
+		return Detach{Conn: conn, Session: session, Attempt: uint64(how / 8 % 4), Cause: Cause(which % 10), Away: how&128 != 0}
+	case 3:
+		return Active{Conn: conn, Session: session, Away: how&128 != 0, ActiveAt: now}
+	case 4:
+		if which&128 != 0 {
+			session, conn = "", Conn{}
+		}
+		return SetClaim{session, conn, Claim{ID: string('a' + how%5), Source: "api", State: State(how / 5 % 4), Text: string('x' + how%3),
+			Priority: int(which)%3*50 + 1, TTL: time.Duration(how%3) * 10 * time.Second, Durable: how&64 != 0}}
+	case 5:
+		return EndClaim{ID: string('a' + how%5)}
+	case 6:
+		return SetInvisible{On: how&1 != 0}
+	case 7:
+		return SetAudience{Rules: []FieldRule{{Field: 1 << (which % 7), Rule: Rule(how % 2 * 4)}}, Grants: []Grant{{To: "g", Fields: FieldState, TTL: time.Duration(how) * time.Second}}}
+	case 8:
+		return SetRelations{AddContacts: []string{device}, Block: []string{"x"}[:how%2], Unblock: []string{"x"}[:how/2%2]}
+	case 9:
+		if how&1 == 0 {
+			return Kick{Device: device}
+		}
+		return Revoke{Before: now.Unix() - int64(how%3) + 1, JTI: session, Until: now.Unix() + 60}
+	case 10:
+		return EdgeLost{conn.Holder()}
+	case 11:
+		return Presume{now.Add(time.Duration(how) * time.Second)}
+	case 12:
+		if how&1 == 0 {
+			return Announced{Edge: conn.Holder()}
+		}
+		return Announced{conn.Holder(), []Attach{attach}}
+	}
+	if how&1 == 0 {
+		return ExtendGrace{now.Add(time.Minute)}
+	}
+	return Tick{}
+}
