@@ -38,7 +38,7 @@ var rules = map[string]rule{
 		thirdParty: []string{
 			"github.com/coder/websocket", "github.com/golang-jwt/jwt", "github.com/MicahParks/",
 			"github.com/prometheus/client_golang", "github.com/asynkron/protoactor-go/actor",
-			"github.com/danielgtaylor/huma", "google.golang.org/protobuf", "golang.org/x/sys",
+			"github.com/danielgtaylor/huma", "google.golang.org/protobuf", "golang.org/x/sys", "golang.org/x/time/rate",
 		},
 	},
 	"clients/wire": {
