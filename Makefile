@@ -54,13 +54,8 @@ lint:
 
 ## proto: regenerates what the schemas generate; the result is committed
 proto:
-	mkdir -p bin
-	$(GO) build -o bin/protoc-gen-go google.golang.org/protobuf/cmd/protoc-gen-go
-	$(GO) build -o bin/protoc-gen-musterjson ./clients/wire/internal/jsongen
-	protoc --plugin=bin/protoc-gen-go --go_out=. --go_opt=module=muster \
-	  clients/wire/muster.proto actors/link/link.proto
-	protoc --plugin=bin/protoc-gen-musterjson --musterjson_out=. --musterjson_opt=module=muster \
-	  clients/wire/muster.proto
+	sh clients/wire/generate.sh
+	sh actors/link/generate.sh
 
 ## docs: renders docs/errors.md and docs/protocol.md from the code
 docs:
