@@ -672,7 +672,7 @@ export class Muster extends EventTarget {
       const ws = new this.#options.WebSocket(this.#options.url || ownUrl(), [PROTOCOL]);
       this.#next = new Conn(ws, {
         open: (conn) => this.#declare(conn),
-        push: (conn, push) => conn === this.#conn && this.#push(conn, push),
+        push: (conn, push) => this.#push(conn, push),
         stray: (error) => this.#error(error),
         lost: (conn, code, reason) => this.#lost(conn, code, reason),
       });

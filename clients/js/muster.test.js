@@ -446,6 +446,10 @@ test("4510: another socket has the session, so this tab becomes a device of its 
   const c = Socket.all[1].of("connect")[0].connect;
   assert.notEqual(c.device_id, device_id);
   assert.equal(c.session_id, undefined);
+
+  const fixed = client({ deviceId: "mine" });
+  (await up(fixed)).break(4510);
+  assert.equal(fixed.connection.state, "closed", "the device id is the application's, so is the choice");
 });
 
 test("a copied tab takes a device id of its own, a reloaded one keeps its own", async () => {
@@ -542,7 +546,8 @@ test("rooms: live occupants, refusal, leave", async () => {
 test("an expiring token is refreshed in band; an expired one is fetched anew", async () => {
   let n = 0;
   const m = client({ token: async () => `t${++n}` });
-  const s = await up(m, { exp_at: Date.now() + 100_000 });
+  const hour = 3_600_000; // the server's clock is ahead
+  const s = await up(m, { exp_at: Date.now() + hour + 100_000, server_at: Date.now() + hour });
   s.say({});
   await pass(29_000);
   s.say({});
@@ -553,6 +558,43 @@ test("an expiring token is refreshed in band; an expired one is fetched anew", a
   Socket.all[1].open();
   await turn();
   assert.equal(Socket.all[1].of("connect")[0].connect.token, "t3");
+});
+
+test("a token refused as expired is fetched anew; one that cannot be fetched is final", async () => {
+  let n = 0;
+  const m = client({ token: () => `t${++n}` });
+  m.connect().catch(() => {});
+  await turn();
+  const expired = { id: 1, error: { code: 109, name: "TOKEN_EXPIRED" } };
+  Socket.all[0].open();
+  await turn();
+  Socket.all[0].say(expired);
+  await pass(100);
+  Socket.all[1].open();
+  await turn();
+  assert.equal(Socket.all[1].of("connect")[0].connect.token, "t2");
+
+  const fixed = client();
+  const refused = fixed.connect();
+  await turn();
+  Socket.all[2].open();
+  await turn();
+  Socket.all[2].say(expired);
+  await assert.rejects(refused, { code: 109 });
+});
+
+test("a disconnect push before the connect reply says how long to wait", async () => {
+  const m = client();
+  m.connect().catch(() => {});
+  await turn();
+  Socket.all[0].open();
+  await turn();
+  Socket.all[0].say({ push: { disconnect: { code: 4008, reason: "rate_limited", reconnect: true, retry_after_ms: 5_000 } } });
+  Socket.all[0].break(4008);
+  await pass(4_999);
+  assert.equal(Socket.all.length, 1);
+  await pass(1);
+  assert.equal(Socket.all.length, 2);
 });
 
 test("bye leaves at once and forgets the session; close keeps it", async () => {
