@@ -108,7 +108,7 @@ func (u *User) putClaim(h claim, out *Output) {
 	if h.session == "" {
 		out.Records = append(out.Records, ClaimSet{h.held()})
 	}
-	u.dirty, u.self = true, true
+	u.news = selfNews
 }
 
 // adoptClaims takes over the claims of an announced session that was not known.
@@ -143,7 +143,7 @@ func (u *User) endClaim(in *EndClaim, out *Output) Reply {
 		m.cover.claims = without(m.cover.claims, in.ID)
 		out.Records = append(out.Records, u.coverRecord())
 	}
-	u.dirty, u.self = true, true
+	u.news = selfNews
 	return Reply{}
 }
 
@@ -155,7 +155,7 @@ func (u *User) endClaimsOf(session string) {
 	kept := slices.DeleteFunc(slices.Clone(m.claims), func(c claim) bool { return c.session == session })
 	if len(kept) < len(m.claims) {
 		m.claims = kept
-		u.dirty, u.self = true, true
+		u.news = selfNews
 	}
 }
 
@@ -168,7 +168,7 @@ func (u *User) expireClaims(claims []claim, now int64, out *Output) []claim {
 		if out != nil && c.session == "" {
 			out.Records = append(out.Records, ClaimEnded{c.ID})
 		}
-		u.dirty, u.self = true, true
+		u.news = selfNews
 		u.note(now, didExpireClaim, NoCause)
 		return true
 	})

@@ -68,25 +68,17 @@ func (r Rule) String() string { return name(ruleNames[:], int(r)) }
 
 // note logs an event of this step.
 func (u *User) note(now int64, what event, cause Cause) {
-	e := logEntry{at: now, what: what, cause: cause}
-	if len(u.log) < logSize {
-		u.log = append(u.log, e)
-	} else {
-		u.log[u.next] = e
-		u.next = (u.next + 1) % logSize
+	if len(u.log) == logSize {
+		u.log = slices.Delete(u.log, 0, 1)
 	}
+	u.log = append(u.log, logEntry{at: now, what: what, cause: cause})
 	u.logged = min(u.logged+1, logSize)
 }
 
 // stamp gives the events of this step the states around it.
 func (u *User) stamp(from, to State) {
-	n := len(u.log)
-	for i := range int(u.logged) {
-		at := n - 1 - i
-		if n == logSize {
-			at = (int(u.next) - 1 - i + 2*logSize) % logSize
-		}
-		u.log[at].from, u.log[at].to = from, to
+	for i := len(u.log) - int(u.logged); i < len(u.log); i++ {
+		u.log[i].from, u.log[i].to = from, to
 	}
 }
 
@@ -166,8 +158,7 @@ func (u *User) Explain() Explanation {
 		x.Rules[fieldNames[i]] = r.Rule.String()
 	}
 	x.Contacts, x.Blocked, x.BlockedBy = len(a.relations.Contacts), len(a.relations.Blocked), len(a.relations.BlockedBy)
-	for i := range u.log {
-		e := &u.log[(int(u.next)+i)%len(u.log)]
+	for _, e := range u.log {
 		x.Transitions = append(x.Transitions, Transition{
 			instant(e.at), name(eventNames[:], int(e.what)), e.cause.String(), e.from.String(), e.to.String(),
 		})

@@ -56,7 +56,7 @@ func decode(what, which, how byte, now time.Time) Input {
 			session, conn = "", Conn{}
 		}
 		return SetClaim{session, conn, Claim{ID: string('a' + how%5), Source: "api", State: State(how / 5 % 4), Text: string('x' + how%3),
-			Priority: int(which)%3*50 + 1, TTL: time.Duration(how%3) * 10 * time.Second, Durable: how&64 != 0}}
+			Priority: int(which)%3*49 + 1, TTL: time.Duration(how%3) * 10 * time.Second, Durable: how&64 != 0}}
 	case 5:
 		return EndClaim{ID: string('a' + how%5)}
 	case 6:

@@ -29,7 +29,7 @@ func (u *User) setInvisible(now int64, in *SetInvisible, out *Output) Reply {
 	if in.On == (m.cover != nil) {
 		return Reply{}
 	}
-	u.dirty, u.self = true, true
+	u.news = selfNews
 	if !in.On {
 		m.cover = nil
 		out.Records = append(out.Records, InvisibleSet{})
@@ -69,7 +69,7 @@ func (u *User) audience() *Audience {
 // rebuild makes the audience anew after a change of what it is made of.
 func (u *User) rebuild() {
 	m := u.more
-	u.dirty, u.self = true, true
+	u.news = selfNews
 	if len(m.rules) == 0 && len(m.grants) == 0 && m.relations.empty() {
 		m.audience = nil
 		return
@@ -167,7 +167,7 @@ func (u *User) revoke(now int64, in *Revoke, out *Output) Reply {
 	u.endAll(now, Revoked, CloseConn{Code: CloseRevoked, Reason: "revoked"}, out, func(s *session) bool {
 		return s.id != "" && u.isRevoked(s.iat, s.jti)
 	})
-	u.dirty = true
+	u.news = max(u.news, countNews)
 	return Reply{}
 }
 
@@ -226,7 +226,9 @@ func (u *User) Restore(records ...Record) {
 	u.tidy()
 	v := u.public(0)
 	u.view = &v
-	u.restored = len(records) > 0
+	if len(records) > 0 {
+		u.news = countNews
+	}
 }
 
 func milli(t time.Time) int64 {

@@ -184,7 +184,7 @@ func (u *User) bind(now int64, i int, a *Attach, out *Output) Reply {
 	s.set(flagAway, a.Away)
 	s.set(flagInactive, a.Inactive)
 	u.active = max(u.active, at)
-	u.dirty, u.self = true, true
+	u.news = selfNews
 	if !again {
 		u.note(now, what, NoCause)
 	}
@@ -233,7 +233,7 @@ func (u *User) end(now int64, i int, why Cause, order CloseConn, out *Output) {
 	}
 	u.endClaimsOf(s.id)
 	u.sessions = slices.Delete(u.sessions, i, i+1)
-	u.dirty = true
+	u.news = max(u.news, countNews)
 	u.note(now, didEnd, why)
 }
 
@@ -262,7 +262,7 @@ func (u *User) touch(s *session, at, now int64) {
 // detach starts the grace of the live session at i, or ends it.
 func (u *User) detach(now int64, i int, c Cause) {
 	s := &u.sessions[i]
-	u.dirty = true
+	u.news = max(u.news, countNews)
 	u.gone = now
 	if c.goodbye() {
 		u.end(now, i, c, CloseConn{}, nil)
@@ -282,7 +282,8 @@ func (u *User) detach(now int64, i int, c Cause) {
 // offline ends the grace of a session that stays resumable.
 func (u *User) offline(now int64, s *session) {
 	s.flags |= flagEnded
-	u.why, u.dirty = s.cause, true
+	u.why = s.cause
+	u.news = max(u.news, countNews)
 	u.endClaimsOf(s.id)
 	u.note(now, didOffline, s.cause)
 }
@@ -322,7 +323,7 @@ func (u *User) activity(a *Active) Reply {
 	s := &u.sessions[i]
 	if (s.flags&flagAway != 0) != a.Away {
 		s.set(flagAway, a.Away)
-		u.self = true
+		u.news = selfNews
 	}
 	if !a.ActiveAt.IsZero() {
 		at := a.ActiveAt.UnixMilli()
@@ -369,7 +370,7 @@ func (u *User) presume(now, until int64) {
 	if u.active == 0 {
 		u.active = now
 	}
-	u.dirty = true
+	u.news = max(u.news, countNews)
 	u.note(now, didPresume, NodeLost)
 }
 
@@ -402,7 +403,7 @@ func (u *User) announced(now int64, in *Announced, out *Output) {
 			u.detach(now, i, Silence)
 		}
 	}
-	u.dirty = true
+	u.news = max(u.news, countNews)
 }
 
 // superseded reports that an announced conn is not newer than the one that is live.

@@ -15,14 +15,20 @@ type User struct {
 	gone     int64 // last time a conn ended, Unix ms
 	since    int64 // when a restored user had come online, Unix ms; 0: unknown
 	seen     uint32
-	next     uint8 // where the log goes on when it is full
 	why      Cause // of the last session that ended in this step
 	logged   uint8 // log entries of this step
 	lost     uint8 // sessions that this step detached without a goodbye
-	dirty    bool  // sessions, audience or claims changed
-	self     bool  // what the user sees of itself may have changed
-	restored bool  // from records, and nothing published since
+	news     news  // besides a change of the view
 }
+
+// news is what the gateway must hear of besides a change of the view.
+type news uint8
+
+const (
+	noNews    news = iota
+	countNews      // sessions or the audience changed, or the user was restored
+	selfNews       // what the user sees of itself may have changed, too
+)
 
 // extra is what few users have.
 type extra struct {
@@ -56,10 +62,9 @@ func (u *User) Step(now time.Time, in Input) (out Output) {
 	if _, tick := in.(Tick); !tick {
 		u.seen++
 	}
-	u.why, u.logged, u.lost, u.dirty, u.self = NoCause, 0, 0, u.restored, false
-	u.restored = false
 	u.apply(t, in, &out)
 	u.publish(t, &out)
+	u.why, u.logged, u.lost, u.news = NoCause, 0, 0, noNews
 	return out
 }
 
@@ -113,7 +118,7 @@ func (u *User) publish(now int64, out *Output) {
 	if out.Reply.Self == needSelf {
 		out.Reply.Self = u.selfView(now)
 	}
-	if !changed && !u.dirty && !u.self {
+	if !changed && u.news == noNews {
 		return
 	}
 	p := &Publish{View: u.view, Lost: int(u.lost)}
@@ -121,7 +126,7 @@ func (u *User) publish(now int64, out *Output) {
 		p.Audience = u.more.audience
 	}
 	u.count(p)
-	if p.Live > 0 && (changed || u.self) {
+	if p.Live > 0 && (changed || u.news == selfNews) {
 		if p.Self = out.Reply.Self; p.Self == nil {
 			p.Self = u.selfView(now)
 		}
