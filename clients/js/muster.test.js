@@ -569,6 +569,7 @@ test("a token refused as expired is fetched anew; one that cannot be fetched is 
   Socket.all[0].open();
   await turn();
   Socket.all[0].say(expired);
+  await turn();
   await pass(100);
   Socket.all[1].open();
   await turn();
