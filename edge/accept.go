@@ -113,7 +113,6 @@ func (h *hijacked) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if t, ok := conn.(*net.TCPConn); ok {
 		t.SetWriteBuffer(h.s.edge.cfg.SendBuffer)
 	}
-	conn.SetDeadline(time.Time{})
 	s := h.s
 	s.nc = netpoll.Conn{Conn: conn}
 	s.out.owner, s.out.raw = s, rawConn(conn)

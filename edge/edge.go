@@ -37,8 +37,8 @@ type Config struct {
 	Origins   []string // host patterns, with a scheme if they contain "://", that browsers may come from beside the own host
 	AnyOrigin bool
 
-	Hubs       int // a power of two up to 16 [GOMAXPROCS rounded down]
-	SendBuffer int // SO_SNDBUF in bytes [32 KiB]
+	Hubs       int  // a power of two up to 16 [GOMAXPROCS rounded down]
+	SendBuffer int  // SO_SNDBUF in bytes [32 KiB]
 	NoPoller   bool // read each socket in a goroutine of its own
 
 	PingInterval   time.Duration // [20 s], less up to 20 %
@@ -105,6 +105,7 @@ type Edge struct {
 	system   *actor.ActorSystem
 	hubs     []*hub
 	poller   *netpoll.Poller
+	crew     crew
 	sockets  table
 	users    locals
 	wheel    wheel
@@ -129,7 +130,7 @@ func New(cfg Config) (*Edge, error) {
 	if err := cfg.fill(); err != nil {
 		return nil, err
 	}
-	e := &Edge{cfg: cfg, start: time.Now(), done: make(chan struct{})}
+	e := &Edge{cfg: cfg, start: time.Now(), done: make(chan struct{}), crew: crew{work: make(chan *socket)}}
 	e.wall = e.start.UnixMilli()
 	if !cfg.NoPoller {
 		var err error
@@ -163,6 +164,7 @@ func (e *Edge) Close() error {
 		if e.poller != nil {
 			e.poller.Close()
 		}
+		close(e.crew.work)
 		e.system.Shutdown()
 	})
 	return nil

@@ -25,9 +25,9 @@ const (
 type pending struct {
 	refs  []uint32
 	lines [][]byte // whole frames that go before, in the same write
-	since int64 // clock ms of the oldest
-	due   int64 // in the ring for then; 0: not
-	soil  bool  // in the hub's dirty list
+	since int64    // clock ms of the oldest
+	due   int64    // in the ring for then; 0: not
+	soil  bool     // in the hub's dirty list
 }
 
 func (p *pending) drop(ref uint32) {

@@ -222,7 +222,9 @@ func TestRoom(t *testing.T) {
 			if r := enter(b); r.Count != 2 || len(r.Occupants) != 2 {
 				t.Fatalf("%v", r)
 			}
-			inRoom(a, func(p *wire.RoomPush) bool { return len(p.Enter) == 1 && p.Enter[0].User == "b" && p.Enter[0].State == online })
+			inRoom(a, func(p *wire.RoomPush) bool {
+				return len(p.Enter) == 1 && p.Enter[0].User == "b" && p.Enter[0].State == online
+			})
 			b.status("dnd")
 			inRoom(a, func(p *wire.RoomPush) bool { return len(p.Update) == 1 && p.Update[0].State == dnd })
 			time.Sleep(time.Second)
@@ -236,7 +238,9 @@ func TestRoom(t *testing.T) {
 				}
 			}
 			b.send(&wire.Command{Method: &wire.Command_Typing{Typing: &wire.Typing{Room: "r"}}})
-			a.push(func(p *wire.Push) bool { return len(p.Typing) == 1 && p.Typing[0].Room == "r" && p.Typing[0].User == "b" })
+			a.push(func(p *wire.Push) bool {
+				return len(p.Typing) == 1 && p.Typing[0].Room == "r" && p.Typing[0].User == "b"
+			})
 			b.reply(b.send(&wire.Command{Method: &wire.Command_RoomLeave{RoomLeave: &wire.RoomLeave{Room: "r"}}}))
 			inRoom(a, func(p *wire.RoomPush) bool { return len(p.Leave) == 1 && p.Leave[0].User == "b" })
 			r := b.reply(b.send(&wire.Command{Method: &wire.Command_RoomWindow{RoomWindow: &wire.RoomWindow{Room: "r"}}}))

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/coder/websocket"
@@ -40,8 +41,44 @@ func (p *pool) put(holder *[]byte, b []byte) {
 
 var frames pool
 
+// crew reads from sockets that have something to read. Its goroutines are kept for a while, since a new
+// one has to grow its stack for each command.
+type crew struct {
+	work chan *socket
+	idle atomic.Int32
+}
+
+// crewIdle is how many goroutines are kept waiting for work.
+const crewIdle = 32
+
+// read gives s to a goroutine that waits, or to a new one: one of them may be held up by a client
+// that sends half a frame.
+func (c *crew) read(s *socket) {
+	select {
+	case c.work <- s:
+	default:
+		go c.run(s)
+	}
+}
+
+func (c *crew) run(s *socket) {
+	for s != nil {
+		s.in.Run(&s.nc, s.readSome)
+		if c.idle.Add(1) > crewIdle {
+			c.idle.Add(-1)
+			return
+		}
+		s = <-c.work // nil when the edge closes
+		c.idle.Add(-1)
+	}
+}
+
 // Readable is called by the poller.
-func (s *socket) Readable() { s.in.Signal(&s.nc, s.readSome) }
+func (s *socket) Readable() {
+	if s.in.Note() {
+		s.edge.crew.read(s)
+	}
+}
 
 // readSome reads what there is.
 func (s *socket) readSome() {

@@ -30,20 +30,23 @@ type Source struct {
 }
 
 // Signal notes an event and runs read in a new goroutine unless one runs already.
-// read is called only if c has something to read, and returns when nothing is left.
+// read is called when c has something to read, and returns when nothing is left. (It may find nothing when an earlier read
+// was quicker than the event that told of it; then it waits in the read.)
 func (s *Source) Signal(c *Conn, read func()) {
-	if s.events.Add(1) != 1 {
-		return
+	if s.Note() {
+		go s.Run(c, read)
 	}
-	go s.run(c, read)
 }
 
-// An event may tell of what an earlier run has read; reading again would leave this
-// goroutine waiting in the read, so run looks first.
-func (s *Source) run(c *Conn, read func()) {
-	for {
+// Note notes an event. If it reports true, the caller must have Run called.
+func (s *Source) Note() bool { return s.events.Add(1) == 1 }
+
+// Run reads, and again if events came meanwhile. Those may tell of what has been read
+// already, so it looks first.
+func (s *Source) Run(c *Conn, read func()) {
+	for first := true; ; first = false {
 		seen := s.events.Load()
-		if c.pending() {
+		if first || c.pending() {
 			read()
 		}
 		if s.events.CompareAndSwap(seen, 0) {
