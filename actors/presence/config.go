@@ -1,6 +1,9 @@
 package presence
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // Config holds the settings of an application that the cores obey. It is shared by all
 // users and gateways and never changed after use. Start from DefaultConfig.
@@ -72,4 +75,37 @@ func DefaultConfig() Config {
 		StormGrace:       60 * time.Second,
 		StormRelease:     20 * time.Second,
 	}
+}
+
+// Check names the first setting that is out of its range.
+func (c *Config) Check() error {
+	for _, s := range []struct {
+		name     string
+		got      time.Duration
+		min, max time.Duration
+	}{
+		{"grace after a lost socket", c.GraceGone, 0, c.MaxGrace},
+		{"grace after silence", c.GraceSilence, 0, 120 * time.Second},
+		{"grace after a lost node", c.GraceNodeLost, 0, 120 * time.Second},
+		{"grace in a drain", c.GraceDrain, 0, 600 * time.Second},
+		{"grace of inactive mobiles", c.GraceInactive, 0, 600 * time.Second},
+		{"limit of asked graces", c.MaxGrace, 0, 120 * time.Second},
+		{"limit of asked graces of inactive mobiles", c.MaxGraceInactive, c.MaxGrace, 600 * time.Second},
+		{"resume window", c.Resumable, 0, 900 * time.Second},
+		{"settle time", c.Settle, 100 * time.Millisecond, time.Minute},
+		{"presumed grace", c.Presume, 0, 120 * time.Second},
+		{"unreachable time", c.Unreachable, time.Second, time.Hour},
+		{"storm release", c.StormRelease, 0, 10 * time.Minute},
+	} {
+		if s.got < s.min || s.got > s.max {
+			return fmt.Errorf("presence: %s is %v, must be from %v to %v", s.name, s.got, s.min, s.max)
+		}
+	}
+	if c.Devices < 1 || c.Devices > 1000 {
+		return fmt.Errorf("presence: device limit is %d, must be from 1 to 1000", c.Devices)
+	}
+	if c.Claims < 1 || c.Claims > 64 {
+		return fmt.Errorf("presence: claims per user are %d, must be from 1 to 64", c.Claims)
+	}
+	return nil
 }

@@ -24,7 +24,11 @@ type announcement struct {
 
 func (g *Gateway) edgeUp(now int64, e Edge, out *Effects) {
 	for _, old := range g.edges {
-		if old != nil && old.edge.Name == e.Name && old.edge.Incarnation < e.Incarnation {
+		switch {
+		case old == nil || old.edge.Name != e.Name:
+		case old.edge.Incarnation > e.Incarnation:
+			return // it was succeeded
+		case old.edge.Incarnation < e.Incarnation:
 			g.edgeDead(now, old.edge, out)
 		}
 	}

@@ -85,3 +85,30 @@ func decode(what, which, how byte, now time.Time) Input {
 	}
 	return Tick{}
 }
+
+// bytesSource draws its numbers from bytes, then from a counter.
+type bytesSource struct {
+	data []byte
+	n    uint64
+}
+
+func (b *bytesSource) Seed(int64) {}
+
+func (b *bytesSource) Int63() int64 {
+	b.n += 0x9e3779b97f4a7c15
+	v := b.n
+	if len(b.data) > 0 {
+		v, b.data = uint64(b.data[0])*0x0101010101010101+uint64(b.data[0])<<32, b.data[1:]
+	}
+	return int64(v &^ (1 << 63))
+}
+
+// FuzzSim lets bytes drive the simulator: users, gateway, edges and faults.
+func FuzzSim(f *testing.F) {
+	f.Add([]byte("presence"), uint8(60))
+	f.Fuzz(func(t *testing.T, data []byte, steps uint8) {
+		if _, failure := runFrom(&bytesSource{data: data}, int(steps), bug{}); failure != "" {
+			t.Fatal(failure)
+		}
+	})
+}

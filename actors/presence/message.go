@@ -89,7 +89,7 @@ type UserAttach struct {
 }
 
 // EdgeUp starts a link to an edge, new or known. A newer incarnation means that the
-// older one is dead.
+// older one is dead; an older one is ignored.
 type EdgeUp struct{ Edge Edge }
 
 // EdgeDown says that the link is lost: what the edge held is kept for

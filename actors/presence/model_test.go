@@ -174,10 +174,8 @@ func (m *model) attach(now time.Time, a Attach, announced bool) (r result) {
 			m.endClaims(old.a.Session)
 		}
 	default:
-		if !announced {
-			if r = m.limit(); r.code != OK {
-				return r
-			}
+		if r = m.limit(); r.code != OK {
+			return r
 		}
 		m.born++
 		s.born = m.born
@@ -298,6 +296,8 @@ func (m *model) announced(now time.Time, in Announced) (r result) {
 			r.closes = append(r.closes, one.closes...)
 		case RevokedToken:
 			r.closes = append(r.closes, CloseConn{a.Conn, CloseRevoked, "revoked"})
+		case DeviceLimit:
+			r.closes = append(r.closes, CloseConn{a.Conn, CloseDeviceLimit, "device limit"})
 		default:
 			r.closes = append(r.closes, CloseConn{a.Conn, CloseReplaced, "replaced"})
 		}

@@ -383,6 +383,9 @@ func (u *User) announced(now int64, in *Announced, out *Output) {
 		if r.Code == OK && i >= 0 && u.superseded(&u.sessions[i], a) {
 			r.Code = StaleAttempt
 		}
+		if r.Code == OK && i < 0 {
+			r = u.makeRoom(now, out)
+		}
 		switch r.Code {
 		case OK:
 			known := i >= 0 && u.sessions[i].phase() == live && u.sessions[i].conn == a.Conn
@@ -392,6 +395,8 @@ func (u *User) announced(now int64, in *Announced, out *Output) {
 			}
 		case RevokedToken:
 			out.Sends = append(out.Sends, CloseConn{a.Conn, CloseRevoked, "revoked"})
+		case DeviceLimit:
+			out.Sends = append(out.Sends, CloseConn{a.Conn, CloseDeviceLimit, "device limit"})
 		default:
 			out.Sends = append(out.Sends, CloseConn{a.Conn, CloseReplaced, "replaced"})
 		}

@@ -31,9 +31,9 @@ type sim struct {
 	trace strings.Builder
 }
 
-func newSim(seed int64, b bug) *sim {
+func newSim(source rand.Source, b bug) *sim {
 	cfg := DefaultConfig()
-	r := rand.New(rand.NewSource(seed))
+	r := rand.New(source)
 	cfg.Devices = 2 + r.Intn(3)
 	cfg.RejectDevices = r.Intn(4) == 0
 	cfg.Claims = 3
@@ -61,7 +61,11 @@ func newSim(seed int64, b bug) *sim {
 
 // run makes the steps and returns what went wrong, if anything did.
 func run(seed int64, steps int, b bug) (trace, failure string) {
-	s := newSim(seed, b)
+	return runFrom(rand.NewSource(seed), steps, b)
+}
+
+func runFrom(source rand.Source, steps int, b bug) (trace, failure string) {
+	s := newSim(source, b)
 	defer func() {
 		trace = s.trace.String()
 		if v := recover(); v != nil {

@@ -113,7 +113,8 @@ func (u *User) publish(now int64, out *Output) {
 	changed := !v.Equal(u.view)
 	u.stamp(from, v.State)
 	if changed {
-		u.view = &v
+		shown := v
+		u.view = &shown
 	}
 	if out.Reply.Self == needSelf {
 		out.Reply.Self = u.selfView(now)

@@ -127,3 +127,21 @@ func TestGraces(t *testing.T) {
 		}
 	}
 }
+
+func TestConfigCheck(t *testing.T) {
+	good := DefaultConfig()
+	if err := good.Check(); err != nil {
+		t.Fatal(err)
+	}
+	for name, spoil := range map[string]func(*Config){
+		"silence": func(c *Config) { c.GraceSilence = 121 * time.Second },
+		"devices": func(c *Config) { c.Devices = 0 },
+		"claims":  func(c *Config) { c.Claims = 0 },
+		"resume":  func(c *Config) { c.Resumable = -1 },
+	} {
+		c := DefaultConfig()
+		if spoil(&c); c.Check() == nil {
+			t.Errorf("%s is taken", name)
+		}
+	}
+}
