@@ -279,3 +279,25 @@ func TestRoomRepair(t *testing.T) {
 		}
 	})
 }
+
+// A shard reopens, the first activation of a user panics at its announcement, and the
+// request to announce again is lost: the user still is not shown offline.
+func TestFaultsOnTopOfEachOther(t *testing.T) {
+	p := &faulty{fail: map[string]int{}, panics: true}
+	inBubble(t, 2, Config{Persist: p}, func(c *cluster) {
+		e, w := c.edges[0], c.edges[1]
+		w.watch("wendy", "ann")
+		e.attach("ann", "a1", 1)
+		w.saw("wendy>ann: online")
+		p.set("ann", 1)
+		c.pipes[0].DropDown(1)
+		c.node.gateways[shardOf("ann")].core = nil
+		c.node.post(shardOf("ann"), presence.Cluster{})
+		w.saw()
+		pass(time.Minute)
+		w.saw()
+		if s := c.node.Stats(); s.Panics.Load() != 2 {
+			t.Fatalf("%d panics", s.Panics.Load())
+		}
+	})
+}

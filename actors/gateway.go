@@ -64,7 +64,7 @@ func (g *gateway) open(term uint64) {
 	g.announcing = map[presence.Edge]*roomsAnnounced{}
 	g.due = nil
 	g.core = presence.NewGateway(n.cfg.Presence, n.names,
-		presence.Open{At: n.clock.Now(), Term: term, Barrier: n.edges()})
+		presence.Open{At: n.clock.Now(), Term: term, Barrier: n.alive()})
 	g.settling = g.core.Settling()
 	n.terms[g.shard].Store(term)
 }

@@ -112,8 +112,8 @@ func (e *testEdge) Down(d *link.Down) {
 	switch b := d.Body.(type) {
 	case *link.Down_Views:
 		for _, r := range b.Views.Rows {
+			e.masks[b.Views.Watcher+">"+r.User] = r.Mask
 			if !r.Pending {
-				e.masks[b.Views.Watcher+">"+r.User] = r.Mask
 				e.see(b.Views.Watcher, r.User, [2]uint64{d.Term, r.Version}, r.View, true)
 			}
 		}

@@ -1,9 +1,9 @@
 package actors
 
 import (
+	"cmp"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"muster/actors/link"
@@ -50,8 +50,8 @@ func (n *Node) EdgeUp(edge string, incarnation, epoch uint64, down link.Downlink
 		}
 	}
 	n.links[e] = &edgeLink{epoch: epoch, down: down, lease: n.clock.Now().Add(n.cfg.Lease)}
+	n.tellAll(edgeUp{e}) // before anything can leave for it, so that it precedes all that answers
 	n.publishLinks()
-	n.tellAll(edgeUp{e})
 	n.mu.Unlock()
 	down.Beat(n.beat())
 }
@@ -121,9 +121,19 @@ func (n *Node) downlink(e presence.Edge) link.Downlink { return (*n.downs.Load()
 
 // edges are those with a link, in order.
 func (n *Node) edges() []presence.Edge {
-	return slices.SortedFunc(maps.Keys(*n.downs.Load()), func(a, b presence.Edge) int {
-		return strings.Compare(a.Name, b.Name)
-	})
+	return slices.SortedFunc(maps.Keys(*n.downs.Load()), compareEdges)
+}
+
+// alive are the edges that are not known to be dead, in order: a shard that opens waits
+// for their announcements.
+func (n *Node) alive() []presence.Edge {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.SortedFunc(maps.Keys(n.links), compareEdges)
+}
+
+func compareEdges(a, b presence.Edge) int {
+	return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Incarnation, b.Incarnation))
 }
 
 // run is the node's loop: once a second leases, storm counts and beats.
@@ -152,7 +162,10 @@ func (n *Node) expireLeases(now time.Time) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for e, l := range n.links {
-		if l.down != nil && !l.lapsed && now.After(l.lease) {
+		switch {
+		case l.down == nil && now.After(l.lease.Add(n.cfg.Presence.Unreachable)):
+			delete(n.links, e) // its gateways hold it as dead
+		case l.down != nil && !l.lapsed && now.After(l.lease):
 			l.lapsed = true
 			n.stats.Unreachable.Add(1)
 			n.cfg.Logger.Warn("edge unreachable", "edge", e.Name, "incarnation", e.Incarnation)
