@@ -154,7 +154,8 @@ function drawMe() {
   drawAvatar($("my-avatar"), muster.user, invisible ? "offline" : state);
   setText($("my-name"), show(muster.user));
   const text = statusText(own);
-  setText($("my-line"), invisible ? "Seen as offline" : `Seen as ${stateNames[state].toLowerCase()}${text ? `: ${text}` : ""}`);
+  if (!muster.connected) setText($("my-line"), "Not connected: others may see you leave");
+  else setText($("my-line"), invisible ? "Seen as offline" : `Seen as ${stateNames[state].toLowerCase()}${text ? `: ${text}` : ""}`);
   $("hidden-banner").hidden = !invisible;
   const chosen = invisible ? "invisible" : muster.manualStatus.state; // online also when idleness makes it away
   for (const r of $("states").querySelectorAll("input")) r.checked = r.value === chosen;
@@ -182,18 +183,21 @@ function drawRoom() {
 
 function drawConnection() {
   const { state, code, reason, retry_at: at } = muster.connection;
-  const wait = at ? Math.ceil((at - Date.now()) / 1000) : 0;
+  const wait = at ? Math.max(0, Math.ceil((at - Date.now()) / 1000)) : 0;
   const text = {
     idle: "Not connected",
     connecting: "Connecting …",
     connected: "Connected",
-    waiting: `Connection lost, trying again ${wait > 1 ? `in ${wait} s` : "now"}`,
+    waiting: "Connection lost",
     closed: code ? `Refused: ${reason || code}` : "Signed out",
   }[state];
   $("connection").dataset.state = state;
   setText($("connection-text"), text);
-  $("latency").hidden = state !== "connected" || muster.latencyMs === undefined;
-  setText($("latency"), muster.latencyMs === undefined ? "" : `${muster.latencyMs < 10 ? muster.latencyMs.toFixed(1) : Math.round(muster.latencyMs)} ms`);
+  // Beside the text that a screen reader speaks, as this changes each second.
+  const ms = muster.latencyMs;
+  const detail = state === "waiting" ? `again in ${wait} s` : state === "connected" && ms !== undefined ? `${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms` : "";
+  $("latency").hidden = !detail;
+  setText($("latency"), detail);
 }
 
 function draw() {
