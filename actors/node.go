@@ -80,7 +80,7 @@ func New(cfg Config) (*Node, error) {
 	if cfg.Parking == 0 {
 		cfg.Parking = 30 * time.Second
 	}
-	n := &Node{cfg: cfg, names: presence.NewNames(), links: map[presence.Edge]*edgeLink{}}
+	n := &Node{cfg: cfg, names: presence.NewNames(&sync.Mutex{}), links: map[presence.Edge]*edgeLink{}}
 	n.downs.Store(&map[presence.Edge]link.Downlink{})
 	return n, nil
 }

@@ -3,6 +3,7 @@ package presence
 import (
 	"fmt"
 	"runtime"
+	"sync"
 	"testing"
 	"time"
 )
@@ -31,7 +32,7 @@ func BenchmarkUserAttachDetach(b *testing.B) {
 // benchGateway has watchers spread over edges, all watching one user.
 func benchGateway(edges, watchers int) (*Gateway, Key) {
 	cfg := DefaultConfig()
-	g := NewGateway(&cfg, NewNames(), Open{At: noon, Term: 1})
+	g := NewGateway(&cfg, NewNames(&sync.Mutex{}), Open{At: noon, Term: 1})
 	k := Key{testApp, "star"}
 	for e := range edges {
 		g.Step(noon, EdgeUp{Edge{fmt.Sprint("edge-", e), 1}})
@@ -66,7 +67,7 @@ func BenchmarkPublish(b *testing.B) {
 
 func BenchmarkInterest(b *testing.B) {
 	cfg := DefaultConfig()
-	g := NewGateway(&cfg, NewNames(), Open{At: noon, Term: 1})
+	g := NewGateway(&cfg, NewNames(&sync.Mutex{}), Open{At: noon, Term: 1})
 	g.Step(noon, EdgeUp{benchEdge})
 	in := Interest{Call: 1, Edge: benchEdge, App: testApp, Watcher: Watcher{User: "w"}}
 	out := Interest{Edge: benchEdge, App: testApp, Watcher: Watcher{User: "w"}}
@@ -93,7 +94,7 @@ func heap() uint64 {
 func TestMemory(t *testing.T) {
 	const users, watches, shards = 10_000, 20, 64
 	cfg := DefaultConfig()
-	names := NewNames()
+	names := NewNames(&sync.Mutex{})
 	var gates [shards]*Gateway
 	for i := range gates {
 		gates[i] = NewGateway(&cfg, names, Open{At: noon, Term: 1})

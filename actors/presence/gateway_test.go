@@ -76,7 +76,7 @@ func TestIndexPages(t *testing.T) {
 }
 
 func TestNamesAreSharedAndFreed(t *testing.T) {
-	n := NewNames()
+	n := NewNames(&sync.Mutex{})
 	var wg sync.WaitGroup
 	for g := range 8 {
 		wg.Go(func() {

@@ -1,12 +1,10 @@
 package presence
 
-import "sync"
-
 // Names interns user ids for the rows of all gateways of a node: a watcher's id is
-// stored once, whatever it watches. It is safe for concurrent use, and the only thing
-// that gateways share; no effect depends on the numbers it gives out.
+// stored once, whatever it watches. It is the only thing that gateways share, and as safe
+// for concurrent use as its lock; no effect depends on the numbers it gives out.
 type Names struct {
-	mu    sync.Mutex
+	mu    Locker
 	ids   map[string]uint32
 	names []interned
 	free  []uint32
@@ -17,9 +15,15 @@ type interned struct {
 	refs uint32
 }
 
+// Locker is the lock that gateways which run in parallel share: a *sync.Mutex.
+type Locker interface {
+	Lock()
+	Unlock()
+}
+
 // NewNames returns an empty table.
-func NewNames() *Names {
-	return &Names{ids: map[string]uint32{}, names: make([]interned, 1)} // 0 is no id
+func NewNames(lock Locker) *Names {
+	return &Names{mu: lock, ids: map[string]uint32{}, names: make([]interned, 1)} // 0 is no id
 }
 
 // Intern returns the id of a name with one more reference.

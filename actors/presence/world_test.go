@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"sort"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -69,7 +70,7 @@ const testApp = "app"
 
 func newWorld(cfg Config) *world {
 	w := &world{
-		cfg: &cfg, now: time.UnixMilli(1_800_000_000_000).UTC(), names: NewNames(), actors: map[string]*actor{},
+		cfg: &cfg, now: time.UnixMilli(1_800_000_000_000).UTC(), names: NewNames(&sync.Mutex{}), actors: map[string]*actor{},
 		edges: map[string]*vedge{}, clients: map[string]*client{}, records: map[string][]Record{},
 		log: func(string, ...any) {}, pick: func(int) int { return 0 }, silent: map[string]time.Time{},
 	}
