@@ -72,7 +72,7 @@ func (e *testEdge) Beat(b *link.Beat) {
 // announce says all that the edge holds of a shard, or of one user.
 func (e *testEdge) announce(shard uint32, term uint64, user string) {
 	e.announces++
-	a := &link.Announce{Id: uint64(e.announces), Term: term, SessionsDone: true, Done: true, User: user}
+	a := &link.Announce{Id: uint64(e.announces), Term: term, SessionsDone: true, Done: user == "", User: user}
 	if user != "" {
 		a.App = app
 	}
@@ -82,7 +82,10 @@ func (e *testEdge) announce(shard uint32, term uint64, user string) {
 			a.Sessions = append(a.Sessions, s)
 		}
 	}
-	if user == "" {
+	if user != "" { // in two messages, as a shard's is when it is large
+		_ = e.up.Up(&link.Up{Shard: shard, Body: &link.Up_Announce{Announce: a}})
+		a = &link.Announce{Id: a.Id, Term: term, Done: true, App: app, User: user}
+	} else {
 		for _, w := range slices.Sorted(maps.Keys(e.watches)) {
 			var mine []string
 			for _, u := range e.watches[w] {

@@ -173,9 +173,26 @@ func (g *gateway) announce(e presence.Edge, a *link.Announce, now time.Time) {
 			in.Seen = append(in.Seen, presence.Key{App: s.GetApp(), User: u})
 		}
 	}
-	g.step(in, nil, now)
-	if in.Only == (presence.Key{}) && in.Term == g.core.Term() {
+	switch {
+	case in.Term != g.core.Term():
+	case in.Only == (presence.Key{}):
+		g.step(in, nil, now)
 		g.announceRooms(e, a, now)
+	default:
+		g.announceOne(in, now)
+	}
+}
+
+// announceOne takes the announcement of one user. Its sessions come in one message, which
+// says so; what follows are watches.
+func (g *gateway) announceOne(in presence.Announce, now time.Time) {
+	watches := in.Watches
+	if in.Watches = nil; in.SessionsDone {
+		g.step(in, nil, now)
+	}
+	for _, w := range watches {
+		w.Edge = in.Edge
+		g.step(w, nil, now)
 	}
 }
 
