@@ -191,6 +191,8 @@ func (h *hub) act(s *socket, c *wire.Command, a *link.Act, then ...func()) {
 		switch v := d.GetActed(); {
 		case v == nil:
 			s.refuse(c.Id, wire.CodeMoving, "", retryMoving)
+		case v.Code == link.Code_NOT_FOUND && c.GetStatus() != nil:
+			h.answer(s, done(c)) // status online ends the manual claim; there was none
 		case v.Code != link.Code_OK:
 			s.refuseWith(c.Id, v.Code, v.Message)
 		default:

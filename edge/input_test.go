@@ -105,6 +105,8 @@ func (c *client) outcome() (o outcome) {
 			case !ok:
 				o.close = wire.CloseCode(websocket.CloseStatus(<-c.end))
 				return o
+			case r.Id == 999 && r.GetError() != nil:
+				return o
 			case r.GetError() != nil:
 				o.code = wire.Code(r.GetError().Code)
 			case r.GetPush().GetDisconnect() != nil:
