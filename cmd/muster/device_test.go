@@ -92,11 +92,13 @@ type device struct {
 	ws      *websocket.Conn
 	session string
 	resumed bool
+	ready   bool // connect was answered in full
 
 	mu      sync.Mutex
 	frames  int // all but pings
 	views   []seen
 	replies []reply
+	raw     []string
 	closed  error
 	changed chan struct{} // holds a token after each change
 	done    chan struct{}
@@ -127,8 +129,8 @@ func connect(t *testing.T, s *server, user, deviceID, class string, more ...stri
 	}
 	members := append([]string{fmt.Sprintf(`"token":%q,"device_id":%q,"class":%q,"attempt":%d`, tokenFor(t, user), deviceID, class, time.Now().UnixNano())}, more...)
 	d.send(fmt.Sprintf(`{"id":1,"connect":{%s}}`, strings.Join(members, ",")))
-	d.await("the answer to connect", func() bool { return d.session != "" || d.closed != nil })
-	if d.session == "" {
+	d.await("the answer to connect", func() bool { return d.ready || d.closed != nil })
+	if !d.ready {
 		t.Fatalf("%s was not let in: %v %+v", user, d.closed, d.replies)
 	}
 	return d
@@ -160,6 +162,7 @@ func (d *device) read() {
 			err := json.Unmarshal([]byte(line), &r)
 			d.note(func() {
 				d.frames++
+				d.raw = append(d.raw, line)
 				if err != nil {
 					d.closed = fmt.Errorf("server sent %q: %w", line, err)
 				}
@@ -172,7 +175,10 @@ func (d *device) read() {
 func (d *device) take(r reply) {
 	switch {
 	case r.Connect != nil:
-		d.session, d.resumed = r.Connect.SessionID, r.Connect.Resumed
+		if r.Connect.SessionID != "" {
+			d.session, d.resumed = r.Connect.SessionID, r.Connect.Resumed
+		}
+		d.ready = d.ready || r.Connect.Done
 		d.views = append(d.views, r.Connect.Presences...)
 	case r.Push != nil:
 		d.views = append(d.views, r.Push.Presence...)

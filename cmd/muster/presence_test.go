@@ -55,7 +55,7 @@ func TestReconnectInsideTheGraceIsNotSeen(t *testing.T) {
 	w := connect(t, s, "walt", "w", "web", `"watch":[`+users+`]`)
 	w.await("snapshot", func() bool { return len(w.views) == n+1 })
 	w.mu.Lock()
-	w.views, w.frames = nil, 0
+	w.views, w.frames, w.raw = nil, 0, nil
 	w.mu.Unlock()
 
 	for _, d := range sessions {
@@ -70,7 +70,7 @@ func TestReconnectInsideTheGraceIsNotSeen(t *testing.T) {
 	zed.drop()
 	w.expect("zed offline timeout")
 	if w.frames != 1 {
-		t.Errorf("%d frames, 1 was due: %v", w.frames, w.views)
+		t.Errorf("%d frames, 1 was due: %q", w.frames, w.raw)
 	}
 }
 
