@@ -53,7 +53,7 @@ func FuzzMessage(f *testing.F) {
 			t.Fatalf("closed with %d", o.close)
 		}
 		if n++; n%16 == 0 {
-			i := n / 16 % 2
+			i := (n/16 + 1) % 2
 			star.status([]string{"dnd", "online"}[i])
 			by.sees("star", []wire.State{dnd, online}[i])
 		}
