@@ -57,9 +57,10 @@ proto:
 	sh clients/wire/generate.sh
 	sh actors/link/generate.sh
 
-## docs: renders docs/errors.md and docs/protocol.md from the code
+## docs: renders docs/errors.md and docs/configuration.md from the code
 docs:
-	$(GO) test ./clients/wire -run 'Docs' -update
+	$(GO) test ./clients/wire -run Docs -update
+	$(GO) test ./cmd/muster -run ConfigurationDocs -update
 
 ci:
 	bash .ci/run
