@@ -94,10 +94,8 @@ func (a *activation) Receive(ctx actor.Context) {
 // stepUser is the order of effects: records, gateway, sends, reply.
 func (a *activation) stepUser(ctx actor.Context, now time.Time, in presence.Input, up *link.Up) {
 	out := a.user.Step(now, in)
-	if p := a.out.node.cfg.Persist; p != nil && len(out.Records) > 0 {
-		if err := p.Persist(a.out.shard, a.out.term, a.key, out.Records); err != nil {
-			panic(fmt.Errorf("persist: %w", err))
-		}
+	if len(out.Records) > 0 {
+		a.persist(out.Records)
 	}
 	_, ticked := in.(presence.Tick)
 	note := &stepped{of: a, publish: out.Publish, tick: ticked && out.Publish == nil, seen: a.user.Seen(), idle: a.user.Idle()}
@@ -111,6 +109,18 @@ func (a *activation) stepUser(ctx actor.Context, now time.Time, in presence.Inpu
 	if d := userReply(a.key, up, out.Reply); d != nil {
 		a.out.send(sender(up), d)
 	}
+}
+
+// persist makes records durable. If it cannot, the activation is lost: what it did must
+// not be seen.
+func (a *activation) persist(records []presence.Record) {
+	n := a.out.node
+	if n.cfg.Persist != nil {
+		if err := n.cfg.Persist.Persist(a.out.shard, a.out.term, a.key, records); err != nil {
+			panic(fmt.Errorf("persist: %w", err))
+		}
+	}
+	n.kept.keep(a.key, records)
 }
 
 func (a *activation) stepRoom(ctx actor.Context, now time.Time, in room.Input, up *link.Up) {

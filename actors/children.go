@@ -22,6 +22,9 @@ func (g *gateway) deliver(u presence.ToUser, up *link.Up, now time.Time) {
 			return
 		}
 		a = &activation{key: u.Key, user: presence.NewUser(g.node.cfg.Presence, g.core.LastSeen(u.Key))}
+		if kept := g.node.kept.of(u.Key); len(kept) > 0 {
+			a.user.Restore(kept...)
+		}
 		g.users[u.Key] = a
 		g.start(a)
 		g.node.stats.Users.Add(1)

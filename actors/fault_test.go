@@ -2,6 +2,7 @@ package actors
 
 import (
 	"errors"
+	"reflect"
 	"slices"
 	"sync"
 	"testing"
@@ -300,4 +301,46 @@ func TestFaultsOnTopOfEachOther(t *testing.T) {
 			t.Fatalf("%d panics", s.Panics.Load())
 		}
 	})
+}
+
+// What a user decided outlives the panics of its activation and of its shard.
+func TestInvisibleOutlivesPanics(t *testing.T) {
+	p := &faulty{fail: map[string]int{}, panics: true}
+	inBubble(t, 2, Config{Persist: p}, func(c *cluster) {
+		e, w := c.edges[0], c.edges[1]
+		w.watch("wendy", "ann")
+		e.attach("ann", "a1", 1)
+		e.act("ann", &link.Act{Session: "a1", Conn: 1, What: &link.Act_Invisible{Invisible: true}})
+		w.saw("wendy>ann: online", "wendy>ann: offline")
+		p.set("ann", 1)
+		e.act("ann", &link.Act{What: &link.Act_Revoke{Revoke: &link.Revoke{Before: 1}}})
+		pass(time.Minute)
+		c.node.gateways[shardOf("ann")].core = nil
+		c.node.post(shardOf("ann"), presence.Cluster{})
+		pass(time.Minute)
+		w.saw()
+		if s := c.node.Stats(); s.Panics.Load() != 2 {
+			t.Fatalf("%d panics", s.Panics.Load())
+		}
+		e.act("ann", &link.Act{Session: "a1", Conn: 1, What: &link.Act_Invisible{}})
+		w.saw("wendy>ann: online")
+	})
+}
+
+func TestJournal(t *testing.T) {
+	k := presence.Key{App: app, User: "ann"}
+	claim := func(id, text string) presence.Record {
+		return presence.ClaimSet{HeldClaim: presence.HeldClaim{Claim: presence.Claim{ID: id, Text: text}}}
+	}
+	j := journal{users: map[presence.Key][]presence.Record{}}
+	j.keep(k, []presence.Record{presence.Marker{}, claim("a", "1"), claim("b", "2"), presence.InvisibleSet{On: true}})
+	j.keep(k, []presence.Record{claim("a", "3"), presence.ClaimEnded{ID: "b"}, presence.RulesSet{}, presence.RelationsSet{}, presence.Revocations{}})
+	want := []presence.Record{presence.InvisibleSet{On: true}, claim("a", "3"), presence.RulesSet{}, presence.RelationsSet{}, presence.Revocations{}}
+	if got := j.of(k); !reflect.DeepEqual(got, want) {
+		t.Errorf("kept %+v", got)
+	}
+	j.keep(presence.Key{User: "bob"}, []presence.Record{presence.Marker{}})
+	if len(j.users) != 1 {
+		t.Errorf("%d users", len(j.users))
+	}
 }

@@ -19,8 +19,8 @@ import (
 // Persister makes the records of one step durable before anything that follows it
 // leaves the activation. An error drops the activation, which then sends nothing.
 //
-// There is no durable state yet: without a Persister a restart forgets records, and an
-// activation that made one stays resident.
+// There is no durable state yet: records live as long as the process, and an activation
+// that made one stays resident.
 type Persister interface {
 	Persist(shard uint32, term uint64, user presence.Key, records []presence.Record) error
 }
@@ -45,6 +45,7 @@ type Node struct {
 	clock  *clock
 	names  *presence.Names
 	system *actor.ActorSystem
+	kept   journal
 	stats  Stats
 	stop   chan struct{}
 	loops  sync.WaitGroup
@@ -81,6 +82,7 @@ func New(cfg Config) (*Node, error) {
 		cfg.Parking = 30 * time.Second
 	}
 	n := &Node{cfg: cfg, names: presence.NewNames(&sync.Mutex{}), links: map[presence.Edge]*edgeLink{}}
+	n.kept.users = map[presence.Key][]presence.Record{}
 	n.downs.Store(&map[presence.Edge]link.Downlink{})
 	return n, nil
 }
