@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime/pprof"
 	"strconv"
 	"strings"
 	"syscall"
@@ -15,6 +16,7 @@ import (
 
 func benchCommand() *cobra.Command {
 	var opt bench.Options
+	var profile string
 	cmd := &cobra.Command{
 		Use:   "bench {" + strings.Join(bench.Scenarios, "|") + "}",
 		Short: "Measure a server, beside the floor of this machine",
@@ -34,6 +36,13 @@ the first core; the generator is pinned to the last.
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 			defer stop()
 			opt.Scenario = args[0]
+			if profile != "" {
+				end, err := profileSelf(profile)
+				if err != nil {
+					return fault(err)
+				}
+				defer end()
+			}
 			opt.Out, opt.Progress, opt.Terminal = cmd.OutOrStdout(), cmd.ErrOrStderr(), isTerminal(os.Stderr)
 			return fault(bench.Run(ctx, opt))
 		},
@@ -51,6 +60,7 @@ the first core; the generator is pinned to the last.
 	f.BoolVar(&opt.Half, "half", false, "at half of the load at which the server is full")
 	f.StringVar(&opt.Only, "law", "", "growth: only this law")
 	f.StringArrayVar(&opt.Serve, "serve", nil, "one more flag for the child server, such as --serve=--gogc=50")
+	f.StringVar(&profile, "generator-profile", "", "write a CPU profile of the generator to this file")
 	cmd.AddCommand(floorServerCommand())
 	return cmd
 }
@@ -73,6 +83,22 @@ func floorServerCommand() *cobra.Command {
 			return fault(bench.FloorServer(args[0], conns, fan))
 		},
 	}
+}
+
+// profileSelf profiles this process until end is called.
+func profileSelf(name string) (end func(), err error) {
+	f, err := os.Create(name)
+	if err != nil {
+		return nil, err
+	}
+	if err := pprof.StartCPUProfile(f); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return func() {
+		pprof.StopCPUProfile()
+		f.Close()
+	}, nil
 }
 
 func isTerminal(f *os.File) bool {

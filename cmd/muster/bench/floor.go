@@ -41,6 +41,11 @@ func (r *runner) floor() error {
 		count[i] += float64(rings[i].delivered)
 		busy[i] += c.busy() / 2
 	}
+	reads, err := rings[1].backlog(50)
+	if err != nil {
+		return r.done(results[1], err)
+	}
+	results[1].set("generator_reads_per_core_s", reads)
 	for i, res := range results {
 		res.set("writes_per_core_s", count[i]/cpu[i])
 		res.set("cpu_per_write_us", 1e6*cpu[i]/count[i])

@@ -158,6 +158,27 @@ func (r *ring) rounds(d time.Duration, progress func(float64)) error {
 	return nil
 }
 
+// backlog lets rounds pile up unread, one frame on each socket, and returns how many a
+// second of the generator's CPU reads: the most that the generator can take uncoalesced.
+func (r *ring) backlog(rounds int) (perSecond float64, err error) {
+	var busy time.Duration
+	from := r.delivered
+	for round := range rounds {
+		want := r.delivered
+		for user := round % r.width; user+r.width <= r.n; user += r.width {
+			r.change(user)
+			want += uint64(r.width)
+		}
+		<-time.After(time.Duration(r.n) * 40 * time.Microsecond)
+		before := selfCPU()
+		if !r.f.e.until(10*time.Second, func() bool { return r.delivered >= want }) {
+			return 0, fmt.Errorf("backlog: %d deliveries are missing after 10 s", want-r.delivered)
+		}
+		busy += selfCPU() - before
+	}
+	return float64(r.delivered-from) / busy.Seconds(), r.f.err()
+}
+
 // settle waits until every watcher has the last change of everyone it watches.
 func (r *ring) settle(limit time.Duration) error {
 	r.f.e.until(limit, func() bool { return r.behind() == 0 && r.waiting <= 0 })
