@@ -29,7 +29,7 @@ func (g *Gateway) edgeUp(now int64, e Edge, out *Effects) {
 		case old.edge.Incarnation > e.Incarnation:
 			return // it was succeeded
 		case old.edge.Incarnation < e.Incarnation:
-			g.edgeDead(now, old.edge, out)
+			g.bury(now, old.edge, out)
 		}
 	}
 	if slot, ok := g.slots[e]; ok {
@@ -62,8 +62,18 @@ func (g *Gateway) edgeDraining(now int64, in EdgeDraining) {
 	}
 }
 
-// edgeDead detaches every session of the edge and forgets its rows.
+// edgeDead buries the edge and its older incarnations.
 func (g *Gateway) edgeDead(now int64, dead Edge, out *Effects) {
+	for _, old := range g.edges {
+		if old != nil && old.edge.Name == dead.Name && old.edge.Incarnation < dead.Incarnation {
+			g.bury(now, old.edge, out)
+		}
+	}
+	g.bury(now, dead, out)
+}
+
+// bury detaches every session of the edge and forgets its rows.
+func (g *Gateway) bury(now int64, dead Edge, out *Effects) {
 	g.strike(now, dead, out)
 	slot, ok := g.slots[dead]
 	if !ok {

@@ -223,14 +223,15 @@ func (g *Gateway) dropped(now int64, k Key, out *Effects) {
 	if e == nil {
 		return
 	}
+	until := now + g.cfg.Presume.Milliseconds()
+	for _, h := range e.holds {
+		if ed := g.edges[h.edge]; !ed.up { // it cannot tell before its link is back
+			until = max(until, ed.downAt+g.cfg.Unreachable.Milliseconds())
+		}
+	}
+	g.releaseAll(e)
 	e.active, e.routed, e.seen = false, 0, 0
 	if e.live > 0 || e.detached > 0 || e.state() != Offline || e.owed {
-		until := now + g.cfg.Presume.Milliseconds()
-		for _, h := range e.holds {
-			if ed := g.edges[h.edge]; !ed.up { // it cannot tell before its link is back
-				until = max(until, ed.downAt+g.cfg.Unreachable.Milliseconds())
-			}
-		}
 		g.send(e, Presume{instant(until)}, out)
 	}
 	g.live -= int(e.live)

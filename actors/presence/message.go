@@ -96,7 +96,7 @@ type EdgeUp struct{ Edge Edge }
 // Config.Unreachable and nothing is sent to it.
 type EdgeDown struct{ Edge Edge }
 
-// EdgeDead says that the edge process is known to be gone.
+// EdgeDead says that the edge process is known to be gone, and older incarnations with it.
 type EdgeDead struct{ Edge Edge }
 
 // EdgeDraining says that the edge is going down in good order (or no longer is).
@@ -192,7 +192,8 @@ type Remask struct {
 	Views    []MaskedView
 }
 
-// SelfView is the user's own view; it goes to edges with conns of the user.
+// SelfView is the user's own view; it goes to edges with conns of the user. Version is
+// that of what others see and need not rise.
 type SelfView struct {
 	App     string
 	User    string

@@ -25,9 +25,13 @@ func (g *Gateway) settle(now int64, out *Effects) {
 		keys = append(keys, k)
 	}
 	for _, k := range sorted(keys) {
-		// One who was announced in the meantime ignores it.
-		if e := g.entry(k); e.live == 0 && until > now {
-			e.owed = true
+		e := g.entry(k)
+		if e.live > 0 || until <= now {
+			g.reap(e)
+			continue
+		}
+		e.owed = true
+		if len(e.holds) == 0 { // else it was announced, and the answer is on its way
 			g.send(e, Presume{instant(until)}, out)
 		}
 	}
