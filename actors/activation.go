@@ -20,15 +20,19 @@ type activation struct {
 	out  *outlet
 	pid  *actor.PID
 	user *presence.User // one of the two
-	room *room.Room
-
-	// Of the actor's turn.
-	seen uint32 // inputs handled, of a room
+	room *roomState
 
 	// Of the gateway's turn.
-	routed uint32 // inputs sent, to a room
-	place  int32  // in the heap, from 1; 0: no deadline
-	due    int64  // Unix ns
+	place int32 // in the heap, from 1; 0: no deadline
+	due   int64 // Unix ns
+}
+
+// roomState is a room and the agreed counts; presence.Gateway and presence.User keep
+// those of users.
+type roomState struct {
+	*room.Room
+	seen   uint32 // inputs handled; of the actor's turn
+	routed uint32 // inputs sent; of the gateway's turn
 }
 
 type (
@@ -127,9 +131,9 @@ func (a *activation) stepRoom(ctx actor.Context, now time.Time, in room.Input, u
 	out := a.room.Step(now, in)
 	_, ticked := in.(room.Tick)
 	if !ticked {
-		a.seen++
+		a.room.seen++
 	}
-	note := &stepped{of: a, seen: a.seen, idle: a.room.Empty(), version: a.room.Version()}
+	note := &stepped{of: a, seen: a.room.seen, idle: a.room.Empty(), version: a.room.Version()}
 	if at, ok := a.room.Deadline(); ok {
 		note.due = at.UnixNano()
 	}

@@ -33,7 +33,7 @@ func (g *gateway) ask(e presence.Edge, a *link.Ask, now time.Time) {
 	case *link.Ask_Online:
 		limit := min(max(int(w.Online.GetLimit()), 1), maxPage)
 		rows := g.core.Online(a.GetApp(), w.Online.GetPrefix(), w.Online.GetAfter(), limit)
-		answer.Rows = rowList(rows)
+		answer.Rows = list(rows, row)
 	case *link.Ask_Counts:
 		answer.Counts = g.counts(a.GetApp())
 	case *link.Ask_Explain:
@@ -51,14 +51,6 @@ func (g *gateway) ask(e presence.Edge, a *link.Ask, now time.Time) {
 
 func (g *gateway) answer(e presence.Edge, a *link.Answer) {
 	g.out.send(e, &link.Down{Body: &link.Down_Answer{Answer: a}})
-}
-
-func rowList(rows []presence.Row) []*link.Row {
-	out := make([]*link.Row, len(rows))
-	for i := range rows {
-		out[i] = row(&rows[i])
-	}
-	return out
 }
 
 // counts are the shard's totals; of one application the users by state only.
@@ -112,7 +104,7 @@ func (g *gateway) user(e presence.Edge, answer *link.Answer, k presence.Key, now
 	fx := g.core.Step(now, presence.Query{Edge: e, App: k.App, Users: []string{k.User}})
 	for _, m := range fx.Edges {
 		if v, ok := m.Message.(*presence.Views); ok {
-			answer.Rows = append(answer.Rows, rowList(v.Rows)...)
+			answer.Rows = append(answer.Rows, list(v.Rows, row)...)
 		}
 	}
 	g.withUser(e, k, func(u *presence.Explanation) *link.Answer {

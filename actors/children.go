@@ -42,7 +42,7 @@ func (g *gateway) roomFor(k presence.Key, now time.Time) *activation {
 	if g.settling || g.trouble[troubleKey(k, true)] != nil {
 		settle = now.Add(g.node.cfg.Presence.Settle)
 	}
-	a = &activation{key: k, room: room.New(g.node.cfg.Room, g.floor, settle)}
+	a = &activation{key: k, room: &roomState{Room: room.New(g.node.cfg.Room, g.floor, settle)}}
 	g.rooms[k] = a
 	g.start(a)
 	g.node.stats.Rooms.Add(1)
@@ -66,7 +66,7 @@ func (g *gateway) start(a *activation) {
 
 // enqueue gives a room an input; it counts.
 func (g *gateway) enqueue(a *activation, in *roomInput) {
-	a.routed++
+	a.room.routed++
 	g.ctx.Send(a.pid, in)
 }
 
@@ -79,7 +79,7 @@ func (g *gateway) stepped(m *stepped, now time.Time) {
 	}
 	g.due.set(a, m.due)
 	if a.room != nil {
-		if m.idle && m.seen == a.routed {
+		if m.idle && m.seen == a.room.routed {
 			g.floor = max(g.floor, m.version)
 			g.passivate(a)
 		}

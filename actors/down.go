@@ -13,11 +13,7 @@ import (
 func down(m presence.Message) *link.Down {
 	switch m := m.(type) {
 	case *presence.Views:
-		out := &link.Views{Call: m.Call, App: m.App, Watcher: m.Watcher, Rows: make([]*link.Row, len(m.Rows))}
-		for i := range m.Rows {
-			out.Rows[i] = row(&m.Rows[i])
-		}
-		return &link.Down{Body: &link.Down_Views{Views: out}}
+		return &link.Down{Body: &link.Down_Views{Views: &link.Views{Call: m.Call, App: m.App, Watcher: m.Watcher, Rows: list(m.Rows, row)}}}
 	case *presence.Change:
 		return &link.Down{Body: &link.Down_Change{Change: &link.Change{App: m.App, User: m.User, Version: m.Version, Views: views(m.Views)}}}
 	case *presence.Remask:
@@ -41,8 +37,8 @@ func again(k presence.Key) *link.Down {
 	return &link.Down{Body: &link.Down_Again{Again: &link.AnnounceAgain{App: k.App, User: k.User}}}
 }
 
-func row(r *presence.Row) *link.Row {
-	return &link.Row{User: r.User, Mask: uint32(r.Mask), Version: r.Version, Pending: r.Pending, View: view(r.Mask, r.View)}
+func row(to *link.Row, r *presence.Row) {
+	to.User, to.Mask, to.Version, to.Pending, to.View = r.User, uint32(r.Mask), r.Version, r.Pending, view(r.Mask, r.View)
 }
 
 func views(all []presence.MaskedView) []*link.View {
@@ -62,8 +58,19 @@ func view(m presence.Mask, v *presence.View) *link.View {
 	}
 	out := &link.View{Mask: uint32(m), State: uint32(v.State), Text: v.Text, Emoji: v.Emoji, Activity: v.Activity,
 		LastSeen: toMs(v.LastSeen), Bucket: uint32(v.Bucket), Since: toMs(v.Since), Reason: uint32(v.Reason)}
-	for _, d := range v.Devices {
-		out.Devices = append(out.Devices, &link.Device{Class: uint32(d.Class), State: uint32(d.State)})
+	out.Devices = list(v.Devices, func(to *link.Device, d *presence.DeviceRow) { to.Class, to.State = uint32(d.Class), uint32(d.State) })
+	return out
+}
+
+// list translates a list into messages that share one allocation; nil if it is empty.
+func list[M, T any](from []T, set func(to *M, from *T)) []*M {
+	if len(from) == 0 {
+		return nil
+	}
+	all, out := make([]M, len(from)), make([]*M, len(from))
+	for i := range from {
+		out[i] = &all[i]
+		set(out[i], &from[i])
 	}
 	return out
 }
@@ -81,16 +88,16 @@ func selfView(k presence.Key, version uint64, s *presence.Self) *link.SelfView {
 	}
 	out := &link.SelfView{App: k.App, User: k.User, Version: version, View: view(presence.AllFields, &s.View),
 		Invisible: s.Invisible, Everyone: uint32(s.Everyone), Hidden: uint32(s.Hidden), Audience: &link.Audience{}}
-	for _, c := range s.Claims {
-		out.Claims = append(out.Claims, &link.Claim{Id: c.ID, Source: c.Source, State: uint32(c.State), Text: c.Text, Emoji: c.Emoji,
-			Activity: c.Activity, Priority: int32(c.Priority), TtlMs: c.TTL.Milliseconds(), Durable: c.Durable})
-	}
-	for _, r := range s.Rules {
-		out.Audience.Rules = append(out.Audience.Rules, &link.Rule{Field: uint32(r.Field), Rule: uint32(r.Rule), Users: r.Users})
-	}
-	for _, t := range s.Grants {
-		out.Audience.Grants = append(out.Audience.Grants, &link.Grant{To: t.To, Fields: uint32(t.Fields), TtlMs: t.TTL.Milliseconds()})
-	}
+	out.Claims = list(s.Claims, func(to *link.Claim, c *presence.Claim) {
+		to.Id, to.Source, to.State, to.Text, to.Emoji = c.ID, c.Source, uint32(c.State), c.Text, c.Emoji
+		to.Activity, to.Priority, to.TtlMs, to.Durable = c.Activity, int32(c.Priority), c.TTL.Milliseconds(), c.Durable
+	})
+	out.Audience.Rules = list(s.Rules, func(to *link.Rule, r *presence.FieldRule) {
+		to.Field, to.Rule, to.Users = uint32(r.Field), uint32(r.Rule), r.Users
+	})
+	out.Audience.Grants = list(s.Grants, func(to *link.Grant, t *presence.Grant) {
+		to.To, to.Fields, to.TtlMs = t.To, uint32(t.Fields), t.TTL.Milliseconds()
+	})
 	return out
 }
 
@@ -131,10 +138,8 @@ func roomSend(k presence.Key, s room.Send) *link.Down {
 }
 
 func occupants(all []room.Occupant) []*link.Occupant {
-	out := make([]*link.Occupant, len(all))
-	for i, o := range all {
-		out[i] = &link.Occupant{User: o.User, State: uint32(o.State), Term: o.Version.Term, Version: o.Version.Number,
-			Info: o.Info, EnteredAt: o.EnteredAt, Reason: uint32(o.Reason)}
-	}
-	return out
+	return list(all, func(to *link.Occupant, o *room.Occupant) {
+		to.User, to.State, to.Term, to.Version = o.User, uint32(o.State), o.Version.Term, o.Version.Number
+		to.Info, to.EnteredAt, to.Reason = o.Info, o.EnteredAt, uint32(o.Reason)
+	})
 }

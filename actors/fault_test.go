@@ -270,7 +270,7 @@ func TestRoomRepair(t *testing.T) {
 
 		k := presence.Key{App: app, User: "desk"}
 		g := c.node.gateways[link.ShardOf(app, link.KindRoom, "desk")]
-		g.rooms[k].room = &room.Room{}
+		g.rooms[k].room.Room = &room.Room{}
 		c.pipes[0].Redial() // the announcement makes it panic
 		pass(4 * time.Second)
 		e.heard("desk: +ann,bob ~ - of 2 all")
