@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"encoding/json"
 	"flag"
 	"io"
 	"os"
@@ -95,10 +96,15 @@ func (p *process) signal(sig syscall.Signal) {
 // exit waits for the end and returns the exit code.
 func (p *process) exit() int {
 	p.t.Helper()
+	return p.exitWithin(patience)
+}
+
+func (p *process) exitWithin(limit time.Duration) int {
+	p.t.Helper()
 	select {
 	case <-p.ended:
 		return p.cmd.ProcessState.ExitCode()
-	case <-time.After(patience):
+	case <-time.After(limit):
 		p.t.Fatalf("still running: %q", p.lines)
 		return -1
 	}
@@ -228,5 +234,24 @@ func TestWatchPrintsOneLinePerChange(t *testing.T) {
 	w.signal(syscall.SIGINT)
 	if code := w.exit(); code != 0 {
 		t.Errorf("exit code %d: %q", code, w.lines)
+	}
+}
+
+// The benchmark runs against this binary's own server, and its lines can be read.
+func TestBenchRuns(t *testing.T) {
+	for _, scenario := range []string{"watch", "churn"} {
+		p := spawn(t, "bench", scenario, "--conns", "100", "--duration", "300ms", "--json")
+		if code := p.exitWithin(time.Minute); code != 0 {
+			t.Fatalf("%s: exit code %d: %q", scenario, code, p.lines)
+		}
+		for _, line := range p.lines {
+			var r struct {
+				Scenario, Error string
+				Values          map[string]float64
+			}
+			if err := json.Unmarshal([]byte(line), &r); err != nil || r.Scenario != scenario || r.Error != "" || len(r.Values) == 0 {
+				t.Errorf("line %q: %v", line, err)
+			}
+		}
 	}
 }

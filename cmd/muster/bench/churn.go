@@ -8,9 +8,9 @@ import (
 )
 
 const (
-	churnPool     = 2000
+	churnPool     = 4000
 	churnWatchers = 20
-	churnAtOnce   = 500
+	churnAtOnce   = 1000
 )
 
 // cycle is where one user of the pool is: connect, seen online by all watchers, bye,

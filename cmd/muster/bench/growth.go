@@ -22,7 +22,7 @@ type point struct{ x, y float64 }
 
 var laws = []law{
 	{"watchers", "watchers of the user that changes", "server_cpu_per_change_us", 1, false, (*runner).lawWatchers},
-	{"list", "length of the changing user's own watch list", "server_cpu_per_change_us", 0.1, false, (*runner).lawList},
+	{"list", "watches and contacts of the user that changes", "server_cpu_per_change_us", 0.1, false, (*runner).lawList},
 	{"online", "users online", "live_heap_KB", 1.05, false, (*runner).lawOnline},
 	{"watches", "watches of each session", "live_heap_KB", 1.05, false, (*runner).lawWatches},
 	{"gone", "users who came and left", "live_heap_KB", 1.05, false, (*runner).lawGone},

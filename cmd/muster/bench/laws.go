@@ -133,6 +133,9 @@ func (r *runner) lawList(*Result) (points []point, err error) {
 				if _, err := f.add(i*each+k, "d1", list...); err != nil {
 					return err
 				}
+				if err := f.t.addContacts(i*each+k, list); err != nil {
+					return err
+				}
 				watch = append(watch, i*each+k)
 			}
 		}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -47,6 +48,9 @@ func Run(ctx context.Context, opt Options) error {
 	r.bar.clear()
 	if !opt.JSON && len(r.results) > 0 {
 		writeTable(opt.Out, r.results)
+		if notes := r.results[0].Notes; notes["server"] != "" {
+			fmt.Fprintf(opt.Out, "%s\nraised: %s\n", notes["server"], notes["raised"])
+		}
 	}
 	if err != nil {
 		return err
@@ -63,6 +67,10 @@ func Run(ctx context.Context, opt Options) error {
 func (r *runner) done(result *Result, err error) error {
 	if err != nil {
 		result.Error = err.Error()
+	}
+	if r.opt.URL == "" {
+		result.Notes["server"] = fmt.Sprintf("child on core %d, GOMAXPROCS=1; generator on core %d", r.place.server, r.place.generator)
+		result.Notes["raised"] = strings.Join(append(raised, r.opt.Serve...), " ")
 	}
 	r.results = append(r.results, result)
 	if r.opt.JSON {

@@ -184,10 +184,15 @@ func (t *target) cpu() time.Duration {
 }
 
 func (t *target) get(path string) (io.ReadCloser, error) {
-	req, err := http.NewRequest(http.MethodGet, t.api+path, nil)
+	return t.ask(http.MethodGet, path, "")
+}
+
+func (t *target) ask(method, path, body string) (io.ReadCloser, error) {
+	req, err := http.NewRequest(method, t.api+path, strings.NewReader(body))
 	if err != nil {
 		return nil, err
 	}
+	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Authorization", "Bearer "+t.apiKey)
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
@@ -195,9 +200,27 @@ func (t *target) get(path string) (io.ReadCloser, error) {
 	}
 	if resp.StatusCode != http.StatusOK {
 		resp.Body.Close()
-		return nil, fmt.Errorf("GET %s%s: %s", t.api, path, resp.Status)
+		return nil, fmt.Errorf("%s %s%s: %s", method, t.api, path, resp.Status)
 	}
 	return resp.Body, nil
+}
+
+// addContacts gives a user contacts.
+func (t *target) addContacts(user int, contacts []int) error {
+	for len(contacts) > 0 {
+		part := contacts[:min(len(contacts), 1000)]
+		contacts = contacts[len(part):]
+		names := make([]string, len(part))
+		for i, u := range part {
+			names[i] = strconv.Quote(userName(u))
+		}
+		body, err := t.ask(http.MethodPost, "/v1/users/"+userName(user)+"/contacts", `{"add":[`+strings.Join(names, ",")+`]}`)
+		if err != nil {
+			return err
+		}
+		body.Close()
+	}
+	return nil
 }
 
 // metrics reads /metrics; labelled series are summed under their name.
