@@ -2,7 +2,6 @@ package presence
 
 import (
 	"fmt"
-	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -82,69 +81,17 @@ func BenchmarkInterest(b *testing.B) {
 	}
 }
 
-func heap() uint64 {
-	runtime.GC()
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return m.HeapAlloc
-}
-
-// TestMemory holds the budgets: about 400 B for a user with one session, 64 B for a watch with
-// everything it takes, each user with 20 watches spread over 64 shards.
-func TestMemory(t *testing.T) {
-	const users, watches, shards = 10_000, 20, 64
+// BenchmarkActive: the report of a session whose state stays the same.
+func BenchmarkActive(b *testing.B) {
 	cfg := DefaultConfig()
-	names := NewNames(&sync.Mutex{})
-	var gates [shards]*Gateway
-	for i := range gates {
-		gates[i] = NewGateway(&cfg, names, Open{At: noon, Term: 1})
-		gates[i].Step(noon, EdgeUp{benchEdge})
-	}
-	gate := func(i int) *Gateway { return gates[i%shards] }
-	ids := make([]string, users)
-	attaches := make([]Attach, users)
-	for i := range ids {
-		ids[i], attaches[i] = fmt.Sprintf("user-%08d", i), benchAttach(i)
-	}
-	actives := make([]*User, users)
-	views := make([]*View, users)
-	start := heap()
-	for i := range actives {
-		actives[i] = NewUser(&cfg, time.Time{})
-		views[i] = actives[i].Step(noon, attaches[i]).Publish.View
-	}
-	perUser := float64(heap()-start) / users
-	mid := heap()
-	for i := range actives {
-		k := Key{testApp, ids[i]}
-		gate(i).Step(noon, Deliver{k, benchEdge, attaches[i]})
-		gate(i).Step(noon, Stepped{k, 1, &Publish{View: views[i], Edges: []Edge{benchEdge}, Live: 1}})
-	}
-	perEntry := float64(int64(heap())-int64(mid)) / users
-	mid = heap()
-	for i := range actives {
-		for j := 1; j <= watches; j++ {
-			n := (i + j*j*37) % users
-			gate(n).Step(noon, Interest{Edge: benchEdge, App: testApp, Watcher: Watcher{User: ids[i]}, Add: []string{ids[n]}})
+	u := NewUser(&cfg, time.Time{})
+	a := benchAttach(1)
+	u.Step(noon, a)
+	var in Input = Active{Conn: a.Conn, Session: a.Session, ActiveAt: noon.Add(time.Minute)}
+	b.ReportAllocs()
+	for b.Loop() {
+		if out := u.Step(noon, in); out.Publish != nil {
+			b.Fatal("published")
 		}
 	}
-	perRow := float64(heap()-mid) / (users * watches)
-	t.Logf("user with one session, its ids apart: %.0f B; its entry: %.0f B; a watch: %.1f B (%.1f with the entry)",
-		perUser, perEntry, perRow, perRow+perEntry/watches)
-	if perUser > 410 {
-		t.Errorf("a user takes %.0f B", perUser)
-	}
-	if all := perRow + perEntry/watches; all > 64 {
-		t.Errorf("a watch takes %.1f B", all)
-	}
-	rows := uint64(0)
-	for _, g := range gates {
-		rows += g.Counts("").Rows
-	}
-	if rows != users*watches {
-		t.Errorf("%d rows", rows)
-	}
-	runtime.KeepAlive(actives)
-	runtime.KeepAlive(attaches)
-	runtime.KeepAlive(views)
 }

@@ -1,6 +1,7 @@
 package presence
 
 import (
+	"fmt"
 	"testing"
 	"time"
 )
@@ -26,12 +27,26 @@ func FuzzUser(f *testing.F) {
 				w.now = at
 			}
 		}
-		again := NewUser(&cfg, time.Time{})
-		again.Restore(w.records["u"]...)
-		if a.u.Idle() != again.Idle() && len(a.u.sessions) == 0 {
-			t.Fatalf("restored: idle %v", again.Idle())
+		all, folded := NewUser(&cfg, time.Time{}), NewUser(&cfg, time.Time{})
+		all.Restore(w.records["u"]...)
+		folded.Restore(Fold(nil, w.records["u"]...)...)
+		if x, y := durable(all), durable(folded); x != y {
+			t.Fatalf("folded records restore\n%s, not\n%s", y, x)
+		}
+		if len(a.u.sessions) == 0 && a.u.Idle() != folded.Idle() {
+			t.Fatalf("restored: idle %v", folded.Idle())
 		}
 	})
+}
+
+// durable is what a restored user has, as text.
+func durable(u *User) string {
+	s := u.selfView(0)
+	text := fmt.Sprintf("%+v %+v %+v %+v %d %d %d", u.Explain(), s.Claims, s.Rules, s.Grants, u.last, u.gone, u.since)
+	if c := u.covered(); c != nil {
+		text += fmt.Sprintf(" cover %+v", c.claims)
+	}
+	return text
 }
 
 // decode makes an input of three bytes: what, which and how.

@@ -205,7 +205,7 @@ func (u *User) Restore(records ...Record) {
 				for _, h := range r.Claims {
 					m.cover.claims = append(m.cover.claims, h.claim())
 				}
-				u.last = r.LastSeen.UnixMilli()
+				u.last = milli(r.LastSeen)
 			}
 		case RulesSet:
 			m.rules, m.grants = r.Rules, r.Grants
@@ -226,6 +226,7 @@ func (u *User) Restore(records ...Record) {
 	u.tidy()
 	v := u.public(0)
 	u.view = &v
+	u.news = noNews
 	if len(records) > 0 {
 		u.news = countNews
 	}

@@ -139,6 +139,10 @@ func (s *story) shardStep(w []string) {
 		sessions, lost := s.gw.Load(s.now)
 		s.gateway(Cluster{sessions, lost})
 		s.log("beat: %d live, %d lost", sessions, lost)
+	case "cluster storms":
+		s.gateway(Cluster{Sessions: 1000, Lost: 600})
+	case "storm ends":
+		s.gateway(Cluster{Sessions: 1600})
 	case "counts are":
 		s.log("%+v", s.gw.Counts(testApp))
 	case "list is":

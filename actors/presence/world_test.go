@@ -203,7 +203,7 @@ func (w *world) user(a *actor, in Input) {
 	} else {
 		a.m.step(w.now, given)
 	}
-	w.records[a.key.User] = append(w.records[a.key.User], out.Records...)
+	w.records[a.key.User] = Fold(w.records[a.key.User], out.Records...)
 	for _, c := range out.Sends {
 		w.log("order %s conn %d of %s closed: %d %s", c.Conn.Edge, c.Conn.ID, a.key.User, c.Code, c.Reason)
 		w.toEdge(c.Conn.Holder(), c)
