@@ -7,6 +7,10 @@
 // agreed counts: an activation asks to stop with the number of inputs it has seen, and
 // goes only if the gateway routed no more.
 //
+// An activation has no goroutine: protoactor's mailbox is replaced by one that handles a
+// message in the turn of the gateway that posts it. It is an actor all the same, with a
+// life, a supervisor and a mailbox of its own.
+//
 // An activation does, in this order: step its core, persist the records, tell the
 // gateway, send, reply. It is one FIFO, so nothing leaves before what precedes it is
 // durable. Everything that leaves an open shard goes through its outlet, which one

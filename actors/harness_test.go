@@ -387,15 +387,18 @@ func pass(d time.Duration) {
 	synctest.Wait()
 }
 
-func (c *cluster) counts() map[string]uint64 {
-	sum := map[string]uint64{}
-	e := c.edges[0]
-	for shard := range uint32(link.Shards) {
-		c.node.Up(&link.Up{Edge: e.name, Incarnation: 1, Shard: shard, Body: &link.Up_Ask{Ask: &link.Ask{Call: uint64(shard) + 1<<40, What: &link.Ask_Counts{Counts: true}}}})
+// counts sums what the shards answer to an edge.
+func (c *cluster) counts() map[string]uint64 { return c.countsBy(c.edges[0]) }
+
+func (c *cluster) countsBy(e *testEdge) map[string]uint64 {
+	sum, calls := map[string]uint64{}, make([]uint64, link.Shards)
+	for shard := range calls {
+		calls[shard] = e.call()
+		e.send(&link.Up{Shard: uint32(shard), Body: &link.Up_Ask{Ask: &link.Ask{Call: calls[shard], What: &link.Ask_Counts{Counts: true}}}})
 	}
 	synctest.Wait()
-	for shard := range uint64(link.Shards) {
-		for k, v := range e.answer(shard + 1<<40).GetAnswer().GetCounts() {
+	for _, call := range calls {
+		for k, v := range e.answer(call).GetAnswer().GetCounts() {
 			sum[k] += v
 		}
 	}
