@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/golang-jwt/jwt/v5"
+
 	"muster/clients/wire"
 )
 
@@ -72,11 +74,13 @@ var known = map[string]uint16{
 	"nbf": 1 << 7, "exp": 1 << 8, "caps": 1 << 9, "info": 1 << 10, "watch": 1 << 11, "rooms": 1 << 12,
 }
 
-// decodeClaims reads the payload of a token.
-func decodeClaims(payload []byte) (Claims, error) {
-	c := Claims{App: DefaultApp}
+// payload is the claims as golang-jwt reads and validates them.
+type payload struct{ Claims }
+
+func (p *payload) UnmarshalJSON(data []byte) error {
+	p.Claims = Claims{App: DefaultApp}
 	var seen uint16
-	err := members(payload, func(name string, raw []byte) error {
+	err := members(data, func(name string, raw []byte) error {
 		bit, ok := known[name]
 		if !ok {
 			return nil
@@ -85,22 +89,37 @@ func decodeClaims(payload []byte) (Claims, error) {
 			return refuse(BadClaim, "token: claim %s is given twice", name)
 		}
 		seen |= bit
-		if err := c.set(name, raw); err != nil {
+		if err := p.set(name, raw); err != nil {
 			return refuse(BadClaim, "token: claim %s: %v", name, err)
 		}
 		return nil
 	})
-	if err != nil {
-		var refused *Error
-		if errors.As(err, &refused) {
-			return Claims{}, refused
-		}
-		return Claims{}, refuse(Malformed, "token: the payload is %v", err)
+	if err == errNotObject {
+		return refuse(Malformed, "token: the payload is %v", err)
 	}
-	if seen&known["sub"] == 0 {
-		return Claims{}, refuse(BadClaim, "token: claim sub (the user id) is missing")
+	return err
+}
+
+// Validate is called last, and also for a payload that is null, which is not unmarshalled.
+func (p *payload) Validate() error {
+	if p.User == "" {
+		return refuse(BadClaim, "token: claim sub (the user id) is missing")
 	}
-	return c, nil
+	return nil
+}
+
+func (p *payload) GetExpirationTime() (*jwt.NumericDate, error) { return numericDate(p.Expires), nil }
+func (p *payload) GetIssuedAt() (*jwt.NumericDate, error)       { return numericDate(p.Issued), nil }
+func (p *payload) GetNotBefore() (*jwt.NumericDate, error)      { return numericDate(p.From), nil }
+func (p *payload) GetIssuer() (string, error)                   { return p.Issuer, nil }
+func (p *payload) GetSubject() (string, error)                  { return p.User, nil }
+func (p *payload) GetAudience() (jwt.ClaimStrings, error)       { return p.Audience, nil }
+
+func numericDate(t time.Time) *jwt.NumericDate {
+	if t.IsZero() {
+		return nil
+	}
+	return &jwt.NumericDate{Time: t}
 }
 
 func (c *Claims) set(name string, raw []byte) (err error) {

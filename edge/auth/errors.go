@@ -44,6 +44,11 @@ func (e *Error) Code() wire.Code {
 	return wire.CodeUnauthorized
 }
 
+// wantsKey reports whether another key could make the token good.
+func (e *Error) wantsKey() bool {
+	return e != nil && (e.Reason == Signature || e.Reason == UnknownKey || e.Reason == Algorithm)
+}
+
 func refuse(r Reason, format string, args ...any) *Error {
 	return &Error{Reason: r, Message: fmt.Sprintf(format, args...)}
 }

@@ -170,6 +170,136 @@ func TestJWKSIgnoresSecrets(t *testing.T) {
 	wantReason(t, err, Algorithm, "HS256")
 }
 
+// A JWK without alg is good for the algorithm of its type and for no other.
+func TestJWKSWithoutAlg(t *testing.T) {
+	keys := testKeys(t)[1:]
+	p := &provider{}
+	var list []string
+	for i, k := range keys {
+		list = append(list, strings.Replace(jwkJSON(t, k, fmt.Sprint("k", i)), fmt.Sprintf(`"alg":%q,`, k.Alg), "", 1))
+	}
+	body := `{"keys":[` + strings.Join(list, ",") + `]}`
+	if strings.Contains(body, "alg") {
+		t.Fatalf("alg is still there: %s", body)
+	}
+	p.body.Store(body)
+	v := p.verifier(t, t.Context())
+	claims := fmt.Sprintf(`{"sub":"alice","exp":%d}`, time.Now().Add(time.Hour).Unix())
+	for i, k := range keys {
+		if _, err := v.Verify(t.Context(), p.token(t, k, fmt.Sprint("k", i))); err != nil {
+			t.Errorf("%s: %v", k.Alg, err)
+		}
+		confused := Secret(string(publicPEM(t, k)))
+		_, err := v.Verify(t.Context(), p.token(t, confused, fmt.Sprint("k", i)))
+		wantReason(t, err, Algorithm, "HS256")
+		other := keys[(i+1)%len(keys)]
+		_, err = v.Verify(t.Context(), mint(t, k, fmt.Sprintf(`{"alg":%q,"kid":"k%d"}`, other.Alg, i), claims))
+		wantReason(t, err, UnknownKey, "kid")
+		_, err = v.Verify(t.Context(), mint(t, k, fmt.Sprintf(`{"alg":%q}`, other.Alg), claims))
+		wantReason(t, err, Signature, "")
+	}
+}
+
+// Two providers may use one kid, and a set that is empty or down spoils no other.
+func TestJWKSOfTwoProviders(t *testing.T) {
+	keys := testKeys(t)
+	rs, es, own := keys[1], keys[2], keys[3]
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		var a, b provider
+		a.set(t, map[string]Key{"1": es})
+		b.body.Store(`{}`)
+		v, err := New(ctx, Config{
+			Keys: []Key{own}, JWKSURLs: []string{"https://a.example/k", "https://b.example/k"}, Log: quiet(),
+			Client: &http.Client{Transport: byHost{"a.example": &a, "b.example": &b}},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		check := func(k Key, kid string, want Reason) {
+			t.Helper()
+			_, err := v.Verify(ctx, a.token(t, k, kid))
+			if want == "" && err != nil {
+				t.Fatal(err)
+			} else if want != "" {
+				wantReason(t, err, want, "token: ")
+			}
+		}
+		check(own, "any", "")
+		check(es, "1", "")
+		check(rs, "1", Unavailable)
+		b.set(t, map[string]Key{"1": rs})
+		time.Sleep(refreshGap)
+		check(rs, "1", "")
+		check(es, "1", "")
+		check(otherES(t), "1", Signature)
+		check(otherES(t), "2", UnknownKey)
+		b.body.Store(`{"keys":[]}`) // withdrawn at last, but nobody is sent away for good
+		time.Sleep(refreshEvery)
+		check(rs, "1", Unavailable)
+		check(own, "any", "")
+		cancel()
+		synctest.Wait()
+	})
+}
+
+type byHost map[string]*provider
+
+func (h byHost) RoundTrip(r *http.Request) (*http.Response, error) { return h[r.URL.Host].RoundTrip(r) }
+
+// A provider that accepts and never answers holds a token up for fetchTimeout at most.
+func TestJWKSHanging(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		begin := time.Now()
+		v, err := New(ctx, Config{JWKSURLs: []string{"https://id.example/k"}, Client: &http.Client{Transport: hanging{}}, Log: quiet()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := &provider{}
+		var wg sync.WaitGroup
+		for range 20 {
+			wg.Go(func() {
+				_, err := v.Verify(ctx, p.token(t, testKeys(t)[3], "k"))
+				wantReason(t, err, Unavailable, "")
+			})
+		}
+		wg.Wait()
+		if took := time.Since(begin); took > 2*fetchTimeout {
+			t.Errorf("start and token took %v", took)
+		}
+		cancel()
+		synctest.Wait()
+	})
+}
+
+type hanging struct{}
+
+func (hanging) RoundTrip(r *http.Request) (*http.Response, error) {
+	<-r.Context().Done()
+	return nil, r.Context().Err()
+}
+
+// Keys of no use here, as providers publish them, cost the others nothing.
+func TestJWKSWithOddKeys(t *testing.T) {
+	keys := testKeys(t)
+	use := func(use string) string {
+		return strings.Replace(jwkJSON(t, otherES(t), use), `"kty"`, fmt.Sprintf(`"use":%q,"kty"`, use), 1)
+	}
+	p := &provider{}
+	p.body.Store(`{"keys":[{"kty":"OKP","crv":"Ed448","x":"AA"},{"kty":"oct","k":"AAAA"},{"kty":"RSA","n":"AQAB","e":"AQAB"},` +
+		use("enc") + `,` + use("tls") + `,` + jwkJSON(t, keys[2], "k") + `]}`)
+	v := p.verifier(t, t.Context())
+	if _, err := v.Verify(t.Context(), p.token(t, keys[2], "k")); err != nil {
+		t.Fatal(err)
+	}
+	if set, _ := v.jwks.current(); len(set) != 1 {
+		t.Fatalf("%d keys are in use, want 1: %+v", len(set), set)
+	}
+}
+
 func TestJWKSWithoutKid(t *testing.T) {
 	keys := testKeys(t)
 	p := &provider{}
@@ -189,7 +319,9 @@ func TestJWKSFetch(t *testing.T) {
 	answer("/good", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, good) })
 	answer("/redirect", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/good", http.StatusFound) })
 	answer("/html", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "<html>") })
-	answer("/huge", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(make([]byte, maxJWKS+1)) })
+	answer("/huge", func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, strings.Repeat(" ", maxJWKS)+good)
+	})
 	srv := httptest.NewServer(mux)
 	defer srv.Close()
 	for path, want := range map[string]int{"/good": 1, "/redirect": 0, "/html": 0, "/huge": 0, "/missing": 0} {
@@ -201,7 +333,6 @@ func TestJWKSFetch(t *testing.T) {
 		if keys, _ := v.jwks.current(); len(keys) != want {
 			t.Errorf("%s: %d keys, want %d", path, len(keys), want)
 		}
-		v.jwks.client.CloseIdleConnections()
 		cancel()
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rsa"
-	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
@@ -75,9 +74,9 @@ func ParseKeys(setting string) ([]Key, error) {
 	case bytes.HasPrefix(data, []byte("-----BEGIN")):
 		return parsePEM(data)
 	case data[0] == '{':
-		keys, skipped, err := parseJWKS(data, true)
+		keys, skipped, err := parseJWKS(data)
 		if err == nil && len(keys) == 0 {
-			err = fmt.Errorf("JWK set: no usable key: %w", errors.Join(skipped...))
+			err = errors.Join(append([]error{errors.New("JWK set: no usable key")}, skipped...)...)
 		}
 		return keys, err
 	}
@@ -112,26 +111,20 @@ func parsePEM(data []byte) ([]Key, error) {
 
 func parseBlock(block *pem.Block) (any, error) {
 	switch block.Type {
-	case "PUBLIC KEY":
-		return x509.ParsePKIXPublicKey(block.Bytes)
-	case "RSA PUBLIC KEY":
-		return x509.ParsePKCS1PublicKey(block.Bytes)
 	case "CERTIFICATE":
-		cert, err := x509.ParseCertificate(block.Bytes)
+		cert, err := jwkset.LoadCertificate(block.Bytes)
 		if err != nil {
 			return nil, err
 		}
 		return cert.PublicKey, nil
-	case "PRIVATE KEY":
-		return x509.ParsePKCS8PrivateKey(block.Bytes)
-	case "RSA PRIVATE KEY":
-		return x509.ParsePKCS1PrivateKey(block.Bytes)
-	case "EC PRIVATE KEY":
-		return x509.ParseECPrivateKey(block.Bytes)
 	case "EC PARAMETERS": // openssl writes it before the key
 		return nil, nil
 	}
-	return nil, errors.New("want a public key, a certificate or a private key")
+	key, err := jwkset.LoadX509KeyInfer(block)
+	if errors.Is(err, jwkset.ErrX509Infer) {
+		return nil, errors.New("want a public key, a certificate or a private key")
+	}
+	return key, err
 }
 
 // newKey pins the algorithm that the material is good for.
@@ -164,10 +157,8 @@ func newKey(material any) (Key, error) {
 	return k, nil
 }
 
-// parseJWKS reads a JWK set or a single JWK. Keys that are not for verifying, or
-// that this server cannot use, are skipped and said. secrets: symmetric keys are
-// allowed, which they never are in a set fetched from a URL.
-func parseJWKS(data []byte, secrets bool) (keys []Key, skipped []error, err error) {
+// parseJWKS reads a JWK set or a single JWK. Keys that cannot be used are skipped and said.
+func parseJWKS(data []byte) (keys []Key, skipped []error, err error) {
 	var set struct {
 		Keys []json.RawMessage `json:"keys"`
 		Kty  string            `json:"kty"`
@@ -178,28 +169,38 @@ func parseJWKS(data []byte, secrets bool) (keys []Key, skipped []error, err erro
 	if set.Kty != "" {
 		set.Keys = []json.RawMessage{data}
 	}
-	if set.Keys == nil {
-		return nil, nil, errors.New(`JWK set: no "keys"`)
-	}
+	var list []jwkset.JWK
 	for i, raw := range set.Keys {
-		key, err := parseJWK(raw)
-		if err == nil && key.Alg == HS256 && !secrets {
-			err = errors.New("a fetched set may not hold symmetric keys")
-		}
+		jwk, err := jwkset.NewJWKFromRawJSON(raw, jwkset.JWKMarshalOptions{Private: true}, jwkset.JWKValidateOptions{})
 		if err != nil {
 			skipped = append(skipped, fmt.Errorf("key %d: %w", i, err))
 			continue
 		}
-		keys = append(keys, key)
+		list = append(list, jwk)
 	}
-	return keys, skipped, nil
+	keys, more := usable(list, true)
+	return keys, append(skipped, more...), nil
 }
 
-func parseJWK(raw json.RawMessage) (Key, error) {
-	jwk, err := jwkset.NewJWKFromRawJSON(raw, jwkset.JWKMarshalOptions{Private: true}, jwkset.JWKValidateOptions{})
-	if err != nil {
-		return Key{}, err
+// usable returns the keys that tokens can be checked with here, and why the others
+// are none. secrets: symmetric keys are allowed, which they never are in a set
+// fetched from a URL.
+func usable(list []jwkset.JWK, secrets bool) (keys []Key, skipped []error) {
+	for _, jwk := range list {
+		key, err := fromJWK(jwk)
+		if err == nil && key.Alg == HS256 && !secrets {
+			err = errors.New("a fetched set may not hold symmetric keys")
+		}
+		if err != nil {
+			skipped = append(skipped, fmt.Errorf("kid %.64q: %w", jwk.Marshal().KID, err))
+			continue
+		}
+		keys = append(keys, key)
 	}
+	return keys, skipped
+}
+
+func fromJWK(jwk jwkset.JWK) (Key, error) {
 	meta := jwk.Marshal()
 	if meta.USE != "" && meta.USE != jwkset.UseSig {
 		return Key{}, fmt.Errorf("use %q is not for signatures", meta.USE)

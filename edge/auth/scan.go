@@ -3,6 +3,7 @@ package auth
 import (
 	"encoding/json"
 	"errors"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -97,22 +98,15 @@ func text(raw []byte) (string, error) {
 	return s, err
 }
 
-// texts decodes a JSON list of strings.
+// texts decodes a JSON list of strings. Pointers tell null from the empty string.
 func texts(raw []byte) ([]string, error) {
-	if raw[0] != '[' {
+	var list []*string
+	if raw[0] != '[' || json.Unmarshal(raw, &list) != nil || slices.Contains(list, nil) {
 		return nil, errors.New("not a list of strings")
 	}
-	list := []string{}
-	for i := space(raw, 1); raw[i] != ']'; {
-		end := skipValue(raw, i)
-		s, err := text(raw[i:end])
-		if err != nil {
-			return nil, errors.New("not a list of strings")
-		}
-		list = append(list, s)
-		if i = space(raw, end); raw[i] == ',' {
-			i = space(raw, i+1)
-		}
+	texts := make([]string, len(list))
+	for i, s := range list {
+		texts[i] = *s
 	}
-	return list, nil
+	return texts, nil
 }

@@ -1,10 +1,11 @@
 package auth
 
 import (
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
+
+	"github.com/golang-jwt/jwt/v5"
 )
 
 // Sign mints a token of the claims. It refuses claims that Verify would refuse
@@ -13,7 +14,7 @@ func Sign(key Key, c Claims) (string, error) {
 	if !key.CanSign() {
 		return "", errors.New("auth: the key cannot sign: a secret or a private key is needed")
 	}
-	body := map[string]any{"sub": c.User}
+	body := jwt.MapClaims{"sub": c.User}
 	put := func(name string, value any, present bool) {
 		if present {
 			body[name] = value
@@ -31,28 +32,22 @@ func Sign(key Key, c Claims) (string, error) {
 	put("info", c.Info, c.Info != nil)
 	put("watch", c.Watch, c.Watch != nil)
 	put("rooms", c.Rooms, c.Rooms != nil)
-	payload, err := json.Marshal(body)
+	data, err := json.Marshal(body)
 	if err != nil {
 		return "", fmt.Errorf("auth: %w", err)
 	}
-	if _, err := decodeClaims(payload); err != nil {
+	var p payload
+	if err := errors.Join(json.Unmarshal(data, &p), p.Validate()); err != nil {
 		return "", err
 	}
-	head := map[string]string{"alg": key.Alg, "typ": "JWT"}
+	t := jwt.NewWithClaims(methods[key.Alg], body)
 	if key.ID != "" {
-		head["kid"] = key.ID
+		t.Header["kid"] = key.ID
 	}
-	first, err := json.Marshal(head)
+	token, err := t.SignedString(key.sign)
 	if err != nil {
 		return "", fmt.Errorf("auth: %w", err)
 	}
-	enc := base64.RawURLEncoding
-	signed := enc.EncodeToString(first) + "." + enc.EncodeToString(payload)
-	sig, err := methods[key.Alg].Sign(signed, key.sign)
-	if err != nil {
-		return "", fmt.Errorf("auth: %w", err)
-	}
-	token := signed + "." + enc.EncodeToString(sig)
 	if len(token) > MaxToken {
 		return "", refuse(TooLarge, "token: %d bytes, at most %d are allowed", len(token), MaxToken)
 	}

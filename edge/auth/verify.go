@@ -2,14 +2,16 @@ package auth
 
 import (
 	"context"
-	"encoding/base64"
 	"errors"
 	"log/slog"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"github.com/golang-jwt/jwt/v5"
 )
 
 // Leeway is how far clocks may differ: it is granted on exp, nbf and iat.
@@ -27,15 +29,16 @@ type Config struct {
 	AllowShortSecret bool // accept HS256 secrets under 32 bytes (development)
 
 	Now    func() time.Time // default time.Now
-	Client *http.Client     // for JWK sets; default: 10 s time-out, no redirects
+	Client *http.Client     // for JWK sets; whatever it is: 10 s, 1 MiB, no redirects
 	Log    *slog.Logger     // default slog.Default
 }
 
 // Verifier verifies tokens. Safe for concurrent use.
 type Verifier struct {
 	cfg    Config
-	jwks   *jwks // nil without URLs
-	header atomic.Pointer[header]
+	parser *jwt.Parser
+	jwks   *jwks                  // nil without URLs
+	header atomic.Pointer[string] // the last good header, as it stands in a token
 }
 
 // New checks the configuration and fetches the JWK sets for the first time. A set
@@ -59,7 +62,17 @@ func New(ctx context.Context, cfg Config) (*Verifier, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
 	}
-	v := &Verifier{cfg: cfg}
+	options := []jwt.ParserOption{
+		jwt.WithValidMethods(slices.Collect(maps.Keys(methods))), jwt.WithStrictDecoding(),
+		jwt.WithTimeFunc(cfg.Now), jwt.WithLeeway(Leeway), jwt.WithIssuedAt(), jwt.WithIssuer(cfg.Issuer),
+	}
+	if !cfg.AllowNoExpiry {
+		options = append(options, jwt.WithExpirationRequired())
+	}
+	if cfg.Audience != "" {
+		options = append(options, jwt.WithAudience(cfg.Audience))
+	}
+	v := &Verifier{cfg: cfg, parser: jwt.NewParser(options...)}
 	if len(cfg.JWKSURLs) > 0 {
 		var err error
 		if v.jwks, err = newJWKS(ctx, cfg); err != nil {
@@ -78,93 +91,129 @@ func (v *Verifier) Verify(ctx context.Context, token string) (Claims, error) {
 	if token == "" {
 		return Claims{}, refuse(Malformed, "token: missing")
 	}
-	h, payload, signed, sig, err := v.split(token)
-	if err != nil {
-		return Claims{}, err
-	}
-	if err := v.checkSignature(ctx, h, signed, sig); err != nil {
-		return Claims{}, err
-	}
-	c, err := decodeClaims(payload)
-	if err != nil {
-		return Claims{}, err
-	}
-	return c, v.check(&c)
-}
-
-// header is what is read of a token's first segment.
-type header struct {
-	raw      string // the segment
-	alg, kid string
-}
-
-// split takes the three segments apart and decodes them.
-func (v *Verifier) split(token string) (h *header, payload []byte, signed string, sig []byte, err error) {
-	dots := strings.Count(token, ".")
-	if dots == 4 {
-		return nil, nil, "", nil, refuse(Malformed, "token: encrypted tokens (JWE) are not supported")
-	}
-	if dots != 2 {
-		return nil, nil, "", nil, refuse(Malformed, "token: want three segments separated by dots")
-	}
-	last := strings.LastIndexByte(token, '.')
-	signed = token[:last]
-	first, second, _ := strings.Cut(signed, ".")
-	if h, err = v.readHeader(first); err != nil {
-		return nil, nil, "", nil, err
-	}
-	strict := base64.RawURLEncoding.Strict()
-	if payload, err = strict.DecodeString(second); err != nil {
-		return nil, nil, "", nil, refuse(Malformed, "token: the payload is not base64url")
-	}
-	if sig, err = strict.DecodeString(token[last+1:]); err != nil {
-		return nil, nil, "", nil, refuse(Malformed, "token: the signature is not base64url")
-	}
-	if len(sig) == 0 {
-		return nil, nil, "", nil, refuse(Unsigned, "token: not signed")
-	}
-	return h, payload, signed, sig, nil
-}
-
-// readHeader decodes the first segment. Issuers write the same one into each
-// token, so the last is remembered.
-func (v *Verifier) readHeader(segment string) (*header, error) {
-	if h := v.header.Load(); h != nil && h.raw == segment {
-		return h, nil
-	}
-	data, err := base64.RawURLEncoding.Strict().DecodeString(segment)
-	if err != nil {
-		return nil, refuse(Malformed, "token: the header is not base64url")
-	}
-	h := &header{raw: strings.Clone(segment)}
-	var alg, kid bool
-	err = members(data, func(name string, raw []byte) (err error) {
-		switch name {
-		case "alg":
-			if alg {
-				return errors.New("ambiguous: alg is given twice")
-			}
-			alg = true
-			h.alg, err = text(raw)
-		case "kid":
-			if kid {
-				return errors.New("ambiguous: kid is given twice")
-			}
-			kid = true
-			h.kid, err = text(raw)
-		case "crit":
-			err = errors.New("asking for an extension (crit) that is not supported")
+	c, refused := v.parse(token, func(alg, kid string) (jwt.VerificationKeySet, error) {
+		return pick(v.cfg.Keys, alg, kid)
+	})
+	if v.jwks != nil && refused.wantsKey() {
+		first := refused
+		c, refused = v.parse(token, func(alg, kid string) (jwt.VerificationKeySet, error) {
+			return v.jwks.pick(ctx, alg, kid)
+		})
+		if refused != nil && refused.Reason == Algorithm {
+			refused = first // the sets have no key to try: the configured ones say more
 		}
-		return err
+	}
+	if refused != nil {
+		return Claims{}, refused
+	}
+	return c, nil
+}
+
+// parse checks a token by the keys that the algorithm and the kid of its header pick.
+func (v *Verifier) parse(token string, keys func(alg, kid string) (jwt.VerificationKeySet, error)) (Claims, *Error) {
+	var p payload
+	t, err := v.parser.ParseWithClaims(token, &p, func(t *jwt.Token) (any, error) {
+		kid, err := v.checkHeader(t)
+		if err != nil {
+			return nil, err
+		}
+		return keys(t.Method.Alg(), kid)
 	})
 	if err != nil {
-		return nil, refuse(Malformed, "token: the header is %v", err)
+		return Claims{}, v.explain(err, t, &p.Claims)
 	}
-	if methods[h.alg] == nil {
-		return nil, badAlgorithm(h.alg)
+	if v.cfg.Audience == "" && len(p.Audience) > 0 {
+		return Claims{}, refuse(Audience, "token: it is for audience %.64q and this server has none configured", p.Audience[0])
 	}
-	v.header.Store(h)
-	return h, nil
+	return p.Claims, nil
+}
+
+// checkHeader refuses what golang-jwt lets pass, and returns the kid. Issuers write
+// the same header into each token, so the last good one is remembered.
+func (v *Verifier) checkHeader(t *jwt.Token) (kid string, err error) {
+	if len(t.Signature) == 0 {
+		return "", refuse(Unsigned, "token: not signed")
+	}
+	if given, ok := t.Header["kid"]; ok {
+		if kid, ok = given.(string); !ok {
+			return "", refuse(Malformed, "token: the kid of the header is not a string")
+		}
+	}
+	segment, _, _ := strings.Cut(t.Raw, ".")
+	if last := v.header.Load(); last != nil && *last == segment {
+		return kid, nil
+	}
+	if _, ok := t.Header["crit"]; ok {
+		return "", refuse(Malformed, "token: the header asks for an extension (crit) that is not supported")
+	}
+	n := 0
+	data, err := v.parser.DecodeSegment(segment)
+	if err == nil {
+		err = members(data, func(string, []byte) error { n++; return nil })
+	}
+	if err != nil {
+		return "", refuse(Malformed, "token: the header is %v", err)
+	}
+	if n != len(t.Header) {
+		return "", refuse(Malformed, "token: the header is ambiguous: a name is given twice")
+	}
+	segment = strings.Clone(segment)
+	v.header.Store(&segment)
+	return kid, nil
+}
+
+// pick returns the keys that may have signed a token.
+func pick(keys []Key, alg, kid string) (set jwt.VerificationKeySet, err error) {
+	sameAlg := false
+	for _, k := range keys {
+		if k.Alg != alg {
+			continue
+		}
+		sameAlg = true
+		if k.ID == "" || kid == "" || k.ID == kid {
+			set.Keys = append(set.Keys, k.verify)
+		}
+	}
+	switch {
+	case len(set.Keys) > 0:
+		return set, nil
+	case sameAlg:
+		return set, refuse(UnknownKey, "token: no key with kid %.64q", kid)
+	}
+	return set, refuse(Algorithm, "token: no key for algorithm %s is configured", alg)
+}
+
+// explain turns an error of the parser into the reason. t and c are as far as it came.
+func (v *Verifier) explain(err error, t *jwt.Token, c *Claims) *Error {
+	var refused *Error
+	switch {
+	case errors.As(err, &refused):
+		return refused
+	case t == nil:
+		return refuse(Malformed, "token: want three segments separated by dots")
+	case t.Claims == nil:
+		return refuse(Malformed, "token: the header is not a JSON object in base64url")
+	case errors.Is(err, jwt.ErrTokenMalformed) && t.Method == nil:
+		return refuse(Malformed, "token: the payload is not a JSON object in base64url")
+	case errors.Is(err, jwt.ErrTokenMalformed):
+		return refuse(Malformed, "token: the signature is not base64url")
+	case t.Method == nil || methods[t.Method.Alg()] == nil:
+		alg, _ := t.Header["alg"].(string)
+		return badAlgorithm(alg)
+	case errors.Is(err, jwt.ErrTokenSignatureInvalid):
+		return refuse(Signature, "token: the signature does not fit")
+	case errors.Is(err, jwt.ErrTokenExpired):
+		return refuse(Expired, "token: expired at %s", c.Expires.UTC().Format(time.RFC3339))
+	case errors.Is(err, jwt.ErrTokenRequiredClaimMissing) && c.Expires.IsZero() && !v.cfg.AllowNoExpiry:
+		return refuse(NoExpiry, "token: claim exp is missing")
+	case errors.Is(err, jwt.ErrTokenNotValidYet):
+		return refuse(NotYet, "token: not valid before %s (nbf)", c.From.UTC().Format(time.RFC3339))
+	case errors.Is(err, jwt.ErrTokenUsedBeforeIssued):
+		return refuse(NotYet, "token: issued in the future, at %s (iat)", c.Issued.UTC().Format(time.RFC3339))
+	case c.Issuer != v.cfg.Issuer && v.cfg.Issuer != "":
+		return refuse(Issuer, "token: issuer %.64q is not accepted", c.Issuer)
+	}
+	return refuse(Audience, "token: it is not for this server's audience")
 }
 
 func badAlgorithm(alg string) *Error {
@@ -175,66 +224,4 @@ func badAlgorithm(alg string) *Error {
 		return refuse(Malformed, "token: the header names no algorithm")
 	}
 	return refuse(Algorithm, "token: algorithm %.16q is not accepted here", alg)
-}
-
-// checkSignature looks for a key of the token's algorithm and kid that fits.
-func (v *Verifier) checkSignature(ctx context.Context, h *header, signed string, sig []byte) error {
-	tried, sameAlg := false, false
-	try := func(keys []Key) bool {
-		for _, k := range keys {
-			if k.Alg != h.alg {
-				continue
-			}
-			sameAlg = true
-			if k.ID != "" && h.kid != "" && k.ID != h.kid {
-				continue
-			}
-			tried = true
-			if methods[k.Alg].Verify(signed, sig, k.verify) == nil {
-				return true
-			}
-		}
-		return false
-	}
-	if try(v.cfg.Keys) {
-		return nil
-	}
-	if v.jwks != nil {
-		keys, err := v.jwks.keys(ctx, h)
-		if err != nil {
-			return err
-		}
-		if try(keys) {
-			return nil
-		}
-	}
-	switch {
-	case tried:
-		return refuse(Signature, "token: the signature does not fit")
-	case sameAlg:
-		return refuse(UnknownKey, "token: no key with kid %.64q", h.kid)
-	}
-	return refuse(Algorithm, "token: no key for algorithm %s is configured", h.alg)
-}
-
-// check holds the claims against the clock and the configuration.
-func (v *Verifier) check(c *Claims) error {
-	now := v.cfg.Now()
-	switch {
-	case c.Expires.IsZero() && !v.cfg.AllowNoExpiry:
-		return refuse(NoExpiry, "token: claim exp is missing")
-	case !c.Expires.IsZero() && !now.Before(c.Expires.Add(Leeway)):
-		return refuse(Expired, "token: expired at %s", c.Expires.UTC().Format(time.RFC3339))
-	case now.Add(Leeway).Before(c.From):
-		return refuse(NotYet, "token: not valid before %s (nbf)", c.From.UTC().Format(time.RFC3339))
-	case now.Add(Leeway).Before(c.Issued):
-		return refuse(NotYet, "token: issued in the future, at %s (iat)", c.Issued.UTC().Format(time.RFC3339))
-	case v.cfg.Issuer != "" && c.Issuer != v.cfg.Issuer:
-		return refuse(Issuer, "token: issuer %.64q is not accepted", c.Issuer)
-	case v.cfg.Audience == "" && len(c.Audience) > 0:
-		return refuse(Audience, "token: it is for audience %.64q and this server has none configured", c.Audience[0])
-	case v.cfg.Audience != "" && !slices.Contains(c.Audience, v.cfg.Audience):
-		return refuse(Audience, "token: it is not for this server's audience")
-	}
-	return nil
 }

@@ -161,6 +161,10 @@ func TestAttacks(t *testing.T) {
 		"wrong kid":                {[]Key{named(hs, "a")}, mint(t, hs, `{"alg":"HS256","kid":"b"}`, good), UnknownKey},
 		"other key's kid":          {[]Key{named(hs, "a"), named(Secret(strings.Repeat("x", 32)), "b")}, mint(t, hs, `{"alg":"HS256","kid":"b"}`, good), Signature},
 		"kid is a path":            {[]Key{named(hs, "a")}, mint(t, hs, `{"alg":"HS256","kid":"../../dev/null"}`, good), UnknownKey},
+		"unknown name twice":       {[]Key{hs}, mint(t, hs, `{"alg":"HS256","x":1,"x":2}`, good), Malformed},
+		"kid is a number":          {[]Key{hs}, mint(t, hs, `{"alg":"HS256","kid":1}`, good), Malformed},
+		"kid null":                 {[]Key{hs}, mint(t, hs, `{"alg":"HS256","kid":null}`, good), Malformed},
+		"header null":              {[]Key{hs}, mint(t, hs, `null`, good), Malformed},
 		"crit":                     {[]Key{hs}, mint(t, hs, `{"alg":"HS256","crit":["b64"],"b64":false}`, good), Malformed},
 		"ES key of another":        {[]Key{es}, mint(t, otherES(t), `{"alg":"ES256"}`, good), Signature},
 		"EdDSA signature flipped":  {[]Key{ed}, flip(mint(t, ed, `{"alg":"EdDSA"}`, good)), Signature},
@@ -234,7 +238,9 @@ func TestNoExpiryWhenAllowed(t *testing.T) {
 	if c, err := v.Verify(t.Context(), mint(t, key, hs256, `{"sub":"alice"}`)); err != nil || !c.Expires.IsZero() {
 		t.Fatalf("%+v, %v", c, err)
 	}
-	_, err := v.Verify(t.Context(), mint(t, key, hs256, `{"sub":"alice","exp":1}`))
+	_, err := v.Verify(t.Context(), mint(t, key, hs256, `null`))
+	wantReason(t, err, BadClaim, "sub")
+	_, err = v.Verify(t.Context(), mint(t, key, hs256, `{"sub":"alice","exp":1}`))
 	wantReason(t, err, Expired, "1970-01-01")
 }
 
