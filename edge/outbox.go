@@ -32,6 +32,8 @@ type outbox struct {
 	sent  burst
 	// flight is how many frames at the head of the queue the goroutine is writing now.
 	flight int
+	// early is how many frames at the head were there when hold began: they are not held.
+	early int
 
 	hold    bool // frames wait until release
 	writing bool // a goroutine writes
@@ -116,22 +118,27 @@ func (o *outbox) ready(hub uint64) bool {
 	return false
 }
 
-// pause holds all frames back until release.
+// pause holds all frames back that come before release.
 func (o *outbox) pause() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.hold = true
+	if !o.hold && !o.last {
+		o.hold, o.early = true, len(o.queue)
+	}
 }
 
 // release writes frames, then what was held back. The hubs in wants may go on.
 func (o *outbox) release(now int64, frames ...[]byte) (wants uint64) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	held := o.queue
-	o.queue, o.bytes, o.hold, o.full = nil, 0, false, 0
-	if o.last || o.broken {
+	if !o.hold || o.last || o.broken {
 		return 0
 	}
+	held := slices.Clone(o.queue[o.early:])
+	for _, b := range held {
+		o.bytes -= len(b)
+	}
+	o.queue, o.hold, o.early, o.full = o.queue[:o.early:o.early], false, 0, 0
 	for _, list := range [2][][]byte{frames, held} {
 		for _, b := range list {
 			if o.put(b, true, now) == refused {
@@ -154,7 +161,7 @@ func (o *outbox) finish(now int64, frames ...[]byte) {
 	if o.last || o.broken {
 		return
 	}
-	o.hold = false
+	o.hold, o.early = false, 0
 	if keep := max(o.flight, 1); len(o.queue) > keep && o.full != 0 {
 		o.queue, o.bytes = o.queue[:keep:keep], 0
 		for _, b := range o.queue {
@@ -210,17 +217,25 @@ func (o *outbox) start() {
 func (o *outbox) drain() {
 	for {
 		o.mu.Lock()
-		if len(o.queue) == 0 || o.broken {
-			o.writing, o.queue, o.full = false, nil, 0
-			wants := o.wants
-			o.wants = 0
+		n := min(len(o.queue), writeBatch)
+		if o.hold {
+			n = min(n, o.early)
+		}
+		if n == 0 || o.broken {
+			o.writing = false
+			if len(o.queue) == 0 {
+				o.queue, o.full = nil, 0
+			}
+			wants := uint64(0)
+			if !o.hold {
+				wants, o.wants = o.wants, 0
+			}
 			o.mu.Unlock()
 			if wants != 0 {
 				o.owner.wake(wants)
 			}
 			return
 		}
-		n := min(len(o.queue), writeBatch)
 		batch := net.Buffers(slices.Clone(o.queue[:n]))
 		o.flight = n
 		o.mu.Unlock()
@@ -236,6 +251,7 @@ func (o *outbox) drain() {
 				o.bytes -= len(b)
 			}
 			o.queue = o.queue[n:]
+			o.early = max(o.early-n, 0)
 			if !o.overfull(1) {
 				o.full = 0
 			}
