@@ -119,7 +119,7 @@ func (g *gateway) user(e presence.Edge, answer *link.Answer, k presence.Key, now
 // withUser completes an answer in the user's turn, or at once if it has no activation.
 func (g *gateway) withUser(e presence.Edge, k presence.Key, rest func(*presence.Explanation) *link.Answer) {
 	if a := g.users[k]; a != nil {
-		g.ctx.Send(a.pid, &explain{e, func(x presence.Explanation) *link.Answer { return rest(&x) }})
+		a.PostUserMessage(&explain{e, func(x presence.Explanation) *link.Answer { return rest(&x) }})
 		return
 	}
 	g.answer(e, rest(nil))

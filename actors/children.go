@@ -29,7 +29,7 @@ func (g *gateway) deliver(u presence.ToUser, up *link.Up, now time.Time) {
 		g.start(a)
 		g.node.stats.Users.Add(1)
 	}
-	g.ctx.Send(a.pid, &userInput{u.In, up})
+	a.PostUserMessage(&userInput{u.In, up})
 }
 
 // roomFor is the activation of a room; made if there is none, unless it is parked.
@@ -67,7 +67,7 @@ func (g *gateway) start(a *activation) {
 // enqueue gives a room an input; it counts.
 func (g *gateway) enqueue(a *activation, in *roomInput) {
 	a.room.routed++
-	g.ctx.Send(a.pid, in)
+	a.PostUserMessage(in)
 }
 
 // stepped takes an activation's note: its deadline, what it publishes, and whether it

@@ -245,7 +245,7 @@ func (g *gateway) tick(now time.Time) {
 		g.step(presence.Tick{}, nil, now)
 	}
 	for a := g.due.next(now); a != nil; a = g.due.next(now) {
-		g.ctx.Send(a.pid, tick{})
+		a.PostUserMessage(tick{})
 	}
 }
 
