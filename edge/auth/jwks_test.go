@@ -19,10 +19,16 @@ import (
 type provider struct {
 	body    atomic.Value // string; "" answers 503
 	fetched atomic.Int64
+	delay   time.Duration
 }
 
 func (p *provider) RoundTrip(r *http.Request) (*http.Response, error) {
 	p.fetched.Add(1)
+	select {
+	case <-time.After(p.delay):
+	case <-r.Context().Done():
+		return nil, r.Context().Err()
+	}
 	w := httptest.NewRecorder()
 	if body, _ := p.body.Load().(string); body == "" {
 		w.WriteHeader(http.StatusServiceUnavailable)
@@ -95,6 +101,12 @@ func TestJWKSRotation(t *testing.T) {
 		if n := p.fetched.Load(); n != 2 {
 			t.Fatalf("unknown kids fetched %d times", n-2)
 		}
+		time.Sleep(refreshGap - time.Second)
+		begin := time.Now()
+		check(second, "x", UnknownKey)
+		if took := time.Since(begin); took > 0 {
+			t.Fatalf("an unknown kid waited %v for the next fetch", took)
+		}
 
 		// The old key is withdrawn: gone after the cache's 5 minutes at the latest.
 		p.set(t, map[string]Key{"k2": second})
@@ -154,6 +166,28 @@ func TestJWKSStampede(t *testing.T) {
 		wg.Wait()
 		if n := p.fetched.Load(); n != 2 {
 			t.Errorf("fetched %d times, want 2", n)
+		}
+		cancel()
+		synctest.Wait()
+	})
+}
+
+// A client that goes away while the set is fetched for it leaves it to the others.
+func TestJWKSClientGoesAway(t *testing.T) {
+	key := testKeys(t)[3]
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		p := &provider{delay: time.Second}
+		p.set(t, nil)
+		v := p.verifier(t, ctx)
+		p.set(t, map[string]Key{"k1": key})
+		token := p.token(t, key, "k1")
+		hasty, gone := context.WithTimeout(ctx, p.delay/2)
+		defer gone()
+		_, _ = v.Verify(hasty, token)
+		if _, err := v.Verify(ctx, token); err != nil {
+			t.Error(err)
 		}
 		cancel()
 		synctest.Wait()
