@@ -101,12 +101,7 @@ func (g *gateway) user(e presence.Edge, answer *link.Answer, k presence.Key, now
 		g.answer(e, answer)
 		return
 	}
-	fx := g.core.Step(now, presence.Query{Edge: e, App: k.App, Users: []string{k.User}})
-	for _, m := range fx.Edges {
-		if v, ok := m.Message.(*presence.Views); ok {
-			answer.Rows = append(answer.Rows, list(v.Rows, row)...)
-		}
-	}
+	answer.Rows = list([]presence.Row{g.core.Look(now, k, presence.Watcher{})}, row)
 	g.withUser(e, k, func(u *presence.Explanation) *link.Answer {
 		sessions := []presence.SessionExplained{}
 		if u != nil {
