@@ -62,9 +62,13 @@ func (w *world) checkMessage(m ToEdge) {
 	switch msg := m.Message.(type) {
 	case *Change:
 		for _, v := range msg.Views {
-			if v.Mask&FieldState != 0 {
-				offline(msg.User, v.View)
+			if v.Mask&FieldState == 0 {
+				continue
 			}
+			if w.gw.settling && v.View.State == Offline {
+				w.fail("%s is said to be offline while settling", msg.User)
+			}
+			offline(msg.User, v.View)
 		}
 	case *Views:
 		for _, r := range msg.Rows {
