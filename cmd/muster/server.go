@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -21,6 +22,7 @@ import (
 	"muster/edge/api"
 	"muster/edge/auth"
 	"muster/edge/demo"
+	"muster/edge/listen"
 )
 
 // server is one node: a core and an edge in one process, with a link between them, and
@@ -34,7 +36,7 @@ type server struct {
 	stop context.CancelFunc // ends what refreshes in the background
 
 	listen, apiListen net.Listener
-	clients, api      *http.Server
+	serving           sync.WaitGroup
 	failed            chan error
 	draining          atomic.Bool
 }
@@ -53,10 +55,10 @@ func startServer(ctx context.Context, cfg Config, log *slog.Logger) (*server, er
 
 func (s *server) open(ctx context.Context) error {
 	var err error
-	if s.listen, err = listen("listen", s.cfg.Listen); err != nil {
+	if s.listen, err = openPort(ctx, "listen", s.cfg.Listen); err != nil {
 		return err
 	}
-	if s.apiListen, err = listen("api-listen", s.cfg.APIListen); err != nil {
+	if s.apiListen, err = openPort(ctx, "api-listen", s.cfg.APIListen); err != nil {
 		return err
 	}
 	if err := s.startCore(); err != nil {
@@ -69,12 +71,12 @@ func (s *server) open(ctx context.Context) error {
 	if err := s.startEdge(verifier); err != nil {
 		return err
 	}
-	return s.startHTTP()
+	return s.startHTTP(ctx)
 }
 
-// listen opens a port; the error says what to do when it is taken.
-func listen(name, addr string) (net.Listener, error) {
-	ln, err := net.Listen("tcp", addr)
+// openPort opens a port; the error says what to do when it is taken.
+func openPort(ctx context.Context, name, addr string) (net.Listener, error) {
+	ln, err := listen.Open(ctx, addr, 0)
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
 		return nil, faultf("%s: %s is in use by another program; stop it or choose another port with --%s", name, addr, name)
@@ -142,7 +144,7 @@ func (s *server) startEdge(verifier *auth.Verifier) error {
 	return nil
 }
 
-func (s *server) startHTTP() error {
+func (s *server) startHTTP(ctx context.Context) error {
 	apiKeys, err := apiKeys(s.cfg)
 	if err != nil {
 		return err
@@ -161,16 +163,39 @@ func (s *server) startHTTP() error {
 	if s.cfg.Dev {
 		front.Handle("/", demo.Handler(demo.Options{Token: s.demoToken}))
 	}
-	s.clients = s.newHTTP(behindProxies(front, s.cfg.TrustedProxy))
-	s.api = s.newHTTP(withPprof(calls, s.cfg))
-	if s.cfg.TLSCert != "" {
-		if s.clients.TLSConfig, err = tlsConfig(s.cfg.TLSCert, s.cfg.TLSKey, s.log); err != nil {
-			return err
-		}
+	proxies, err := listen.ParseProxies(s.cfg.TrustedProxy)
+	if err != nil {
+		return err
 	}
-	go s.run(s.clients, s.listen)
-	go s.run(s.api, s.apiListen)
+	cert, err := s.certificate(ctx)
+	if err != nil {
+		return err
+	}
+	s.serve(ctx, listen.NewServer(proxies.Handler(front), s.log), s.listen, cert)
+	s.serve(ctx, listen.NewServer(withPprof(calls, s.cfg), s.log), s.apiListen, nil)
 	return nil
+}
+
+// certificate is what clients are shown, nil without TLS.
+func (s *server) certificate(ctx context.Context) (*listen.Certificate, error) {
+	if s.cfg.TLSCert == "" {
+		return nil, nil
+	}
+	cert, err := listen.LoadCertificate(s.cfg.TLSCert, s.cfg.TLSKey, s.log)
+	if err != nil {
+		return nil, fmt.Errorf("tls-cert, tls-key: %w", err)
+	}
+	s.serving.Go(func() { cert.Watch(ctx) })
+	return cert, nil
+}
+
+// serve answers requests until ctx ends; those under way have a second then.
+func (s *server) serve(ctx context.Context, h *http.Server, ln net.Listener, cert *listen.Certificate) {
+	s.serving.Go(func() {
+		if err := listen.Serve(ctx, h, ln, cert, time.Second); err != nil {
+			s.failed <- err
+		}
+	})
 }
 
 func apiKeys(cfg Config) (list []api.Key, err error) {
@@ -182,28 +207,6 @@ func apiKeys(cfg Config) (list []api.Key, err error) {
 		list = append(list, key)
 	}
 	return list, nil
-}
-
-func (s *server) newHTTP(h http.Handler) *http.Server {
-	return &http.Server{
-		Handler:           h,
-		ReadHeaderTimeout: 5 * time.Second,
-		IdleTimeout:       time.Minute,
-		MaxHeaderBytes:    16 << 10,
-		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
-	}
-}
-
-func (s *server) run(h *http.Server, ln net.Listener) {
-	var err error
-	if h.TLSConfig != nil {
-		err = h.ServeTLS(ln, "", "")
-	} else {
-		err = h.Serve(ln)
-	}
-	if !errors.Is(err, http.ErrServerClosed) {
-		s.failed <- err
-	}
 }
 
 // demoToken signs tokens for whoever asks; only --dev serves it.
@@ -243,11 +246,7 @@ func (s *server) drain(ctx context.Context) {
 // close stops everything at once, in the order of the way of a message.
 func (s *server) close() {
 	s.stop()
-	for _, h := range []*http.Server{s.clients, s.api} {
-		if h != nil {
-			_ = h.Close()
-		}
-	}
+	s.serving.Wait()
 	for _, ln := range []net.Listener{s.listen, s.apiListen} {
 		if ln != nil {
 			_ = ln.Close()

@@ -211,7 +211,7 @@ func (m *member) refusal(text []byte) {
 }
 
 func (f *fleet) fail(err error) {
-	if len(f.failures) < 20 {
+	if len(f.failures) < 3 { // the first ones tell
 		f.failures = append(f.failures, err)
 	}
 }

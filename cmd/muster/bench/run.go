@@ -52,18 +52,11 @@ func Run(ctx context.Context, opt Options) error {
 			fmt.Fprintf(opt.Out, "%s\nraised: %s\n", notes["server"], notes["raised"])
 		}
 	}
-	if err != nil {
-		return err
-	}
-	for _, result := range r.results {
-		if result.Error != "" {
-			return errFailed
-		}
-	}
-	return nil
+	return err
 }
 
-// done keeps a result, and prints it at once when lines are wanted.
+// done keeps a result, and prints it at once when lines are wanted. It returns errFailed
+// when the run failed: what follows would measure a broken state.
 func (r *runner) done(result *Result, err error) error {
 	if err != nil {
 		result.Error = err.Error()
@@ -74,7 +67,12 @@ func (r *runner) done(result *Result, err error) error {
 	}
 	r.results = append(r.results, result)
 	if r.opt.JSON {
-		return result.writeJSON(r.opt.Out)
+		if err := result.writeJSON(r.opt.Out); err != nil {
+			return err
+		}
+	}
+	if err != nil {
+		return errFailed
 	}
 	return nil
 }
