@@ -57,10 +57,9 @@ func (c *fakeCore) EdgeUp(_ string, _, _ uint64, down link.Downlink) {
 	down.Beat(b)
 }
 
-func (c *fakeCore) EdgeDown(string, uint64, uint64, bool)   {}
-func (c *fakeCore) Beat(string, uint64, *link.Beat)         {}
-func (c *fakeCore) say(shard uint32, d *link.Down)          { c.work <- func() { c.send(shard, d) } }
-func (c *fakeCore) change(user string, version, mask uint64) { c.show(user, version, uint32(mask), 3) }
+func (c *fakeCore) EdgeDown(string, uint64, uint64, bool) {}
+func (c *fakeCore) Beat(string, uint64, *link.Beat)       {}
+func (c *fakeCore) say(shard uint32, d *link.Down)        { c.work <- func() { c.send(shard, d) } }
 
 func (c *fakeCore) show(user string, version uint64, mask, state uint32) {
 	c.say(userShard(presence.Key{App: "default", User: user}), &link.Down{Body: &link.Down_Change{Change: &link.Change{

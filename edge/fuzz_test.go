@@ -34,7 +34,12 @@ func FuzzMessage(f *testing.F) {
 	n := 0
 	f.Fuzz(func(t *testing.T, message []byte, authenticated, binary bool) {
 		here := *w
-		defer func() { if t.Failed() { st := w.node.Stats(); t.Logf("%+v; core panics %d malformed %d stale %d up %d down %d epoch %d", w.edge.Stats(), st.Panics.Load(), st.Malformed.Load(), st.Stale.Load(), st.Up.Load(), st.Down.Load(), w.pipe.Epoch()) } }()
+		defer func() {
+			if t.Failed() {
+				st := w.node.Stats()
+				t.Logf("%+v; core panics %d malformed %d stale %d up %d down %d epoch %d", w.edge.Stats(), st.Panics.Load(), st.Malformed.Load(), st.Stale.Load(), st.Up.Load(), st.Down.Load(), w.pipe.Epoch())
+			}
+		}()
 		here.t, by.t, star.t = t, t, t
 		c := here.dialPipe()
 		defer func() { c.ws.CloseNow() }()

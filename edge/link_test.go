@@ -21,8 +21,7 @@ func TestLinkIsRepaired(t *testing.T) {
 		inBubble(t, func(t *testing.T, w *world) {
 			b := user(w, "b", "a", "c", "d")
 			a, c := user(w, "a"), user(w, "c")
-			b.sees("a", online)
-			b.sees("c", online)
+			b.seesAll(online, "a", "c")
 			time.Sleep(time.Second)
 			b.frames()
 
@@ -106,6 +105,28 @@ func TestConnectWithoutLink(t *testing.T) {
 	})
 }
 
+// Without a core for 10 s clients are sent elsewhere, not all at once.
+func TestCutOff(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		began := time.Now()
+		var all []*client
+		for i := range 20 {
+			all = append(all, user(w, fmt.Sprint("u", i)))
+		}
+		w.pipe.Cut()
+		first, last := time.Hour, time.Duration(0)
+		for _, c := range all {
+			if got := c.closed(); got != websocket.StatusCode(wire.CloseCutOff) {
+				t.Fatalf("closed %v", got)
+			}
+			first, last = min(first, time.Since(began)), max(last, time.Since(began))
+		}
+		if first < 10*time.Second || last > 20*time.Second || last-first < 2*time.Second {
+			t.Fatalf("closed from %v to %v", first, last)
+		}
+	})
+}
+
 // A newer socket of a session takes over; nobody else sees it. The old socket is told.
 func TestTakeover(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
@@ -147,9 +168,8 @@ func TestSharedRows(t *testing.T) {
 			one.connectAs(&wire.Connect{Token: "b", DeviceId: "d1", Watch: []string{"a", "c"}})
 			two.connectAs(&wire.Connect{Token: "b", DeviceId: "d2", Watch: []string{"a"}})
 			a, c := user(w, "a"), user(w, "c")
-			one.sees("a", online)
+			one.seesAll(online, "a", "c")
 			two.sees("a", online)
-			one.sees("c", online)
 			r := one.reply(one.send(&wire.Command{Method: &wire.Command_Watch{Watch: &wire.Watch{Replace: true, Add: []string{"c"}}}}))
 			if p := r.GetWatch().GetPresences(); len(p) != 1 || p[0].User != "c" {
 				t.Fatalf("%s", asJSON(r))
@@ -168,6 +188,7 @@ func TestSharedRows(t *testing.T) {
 			}
 			two.raw(`{"bye":{}}`)
 			two.closed()
+			synctest.Wait()
 			if n := w.edge.Stats().Watches; n != 1 {
 				t.Fatalf("%d rows, want 1", n)
 			}

@@ -14,6 +14,7 @@ type linkState struct {
 	up    link.Uplink
 	epoch uint64 // 0: down
 	heard bool   // the core's first beat of the epoch is in
+	lost  int64  // clock ms at which the link was lost; 0: it is not
 	told  [shards]uint64
 }
 
@@ -22,7 +23,7 @@ func (e *Edge) LinkUp(up link.Uplink, epoch uint64) {
 	l := &e.link
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.up, l.epoch, l.heard, l.told = up, epoch, false, [shards]uint64{}
+	l.up, l.epoch, l.heard, l.told, l.lost = up, epoch, false, [shards]uint64{}, 0
 }
 
 // Beat takes the core's beat: which shards it leads, and with which terms. Those that are new on
@@ -60,6 +61,7 @@ func (e *Edge) LinkDown(epoch uint64) {
 		return
 	}
 	l.up, l.epoch, l.heard = nil, 0, false
+	l.lost = e.clock()
 	for _, h := range e.hubs {
 		h.tell(&unlinked{epoch})
 	}
@@ -69,11 +71,14 @@ func (e *Edge) LinkDown(epoch uint64) {
 func (e *Edge) second(n int64) {
 	l := &e.link
 	l.mu.Lock()
-	up := l.up
+	up, lost := l.up, l.lost
 	if !l.heard {
 		up = nil
 	}
 	l.mu.Unlock()
+	if over := n - lost/1000 - cutOffAfter; lost != 0 && over >= 0 {
+		e.cutOff(over)
+	}
 	if up != nil {
 		up.Beat(&link.Beat{Sessions: uint64(max(e.count.sessions.Load(), 0)), Draining: e.draining.Load()})
 	}
@@ -82,6 +87,20 @@ func (e *Edge) second(n int64) {
 			h.tell(minute{})
 		}
 	}
+}
+
+const (
+	cutOffAfter  = 10 // s without a link until clients are sent elsewhere
+	cutOffSpread = 5  // s over which they are
+)
+
+// cutOff closes a part of the sockets in each second after the link has been lost for too long.
+func (e *Edge) cutOff(second int64) {
+	e.sockets.each(func(s *socket) {
+		if s.phase() == live && (second >= cutOffSpread || int64(s.conn>>22%cutOffSpread) == second) {
+			s.close(closeCutOff)
+		}
+	})
 }
 
 // linked announces a shard and opens it: nothing else for (shard, term) goes before.

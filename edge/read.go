@@ -179,20 +179,6 @@ func (s *socket) readMessage(r io.Reader, b []byte) (_ []byte, err error) {
 	}
 }
 
-// drainPeer waits for the peer's close frame, so that it sees ours rather than a reset.
-// What it sends until then is not looked at. The wheel bounds the time.
-func (s *socket) drainPeer() bool {
-	s.nc.SetReadDeadline(time.Now().Add(closeAfter * time.Millisecond))
-	var scrap [512]byte
-	for {
-		_, err := s.nc.Read(scrap[:])
-		if err != nil {
-			s.shut()
-			return false
-		}
-	}
-}
-
 // handle takes one message of the peer.
 func (s *socket) handle(typ websocket.MessageType, b []byte) {
 	s.heard.Store(s.edge.clock())

@@ -292,6 +292,22 @@ func (c *client) sees(user string, state wire.State) *wire.Presence {
 	}
 }
 
+// seesAll waits until each of the users is shown in a state, in whatever order.
+func (c *client) seesAll(state wire.State, users ...string) {
+	c.t.Helper()
+	left := map[string]bool{}
+	for _, u := range users {
+		left[u] = true
+	}
+	for len(left) > 0 {
+		for _, p := range c.next().GetPush().GetPresence() {
+			if p.State == state {
+				delete(left, p.User)
+			}
+		}
+	}
+}
+
 // closed waits for the close and returns its code.
 func (c *client) closed() websocket.StatusCode {
 	c.t.Helper()
