@@ -21,7 +21,7 @@ type Config struct {
 
 	TLSCert      string   `koanf:"tls-cert" default:"" help:"certificate for clients, PEM; read again when it changes"`
 	TLSKey       string   `koanf:"tls-key" default:"" help:"private key of tls-cert, PEM"`
-	TrustedProxy []string `koanf:"trusted-proxy" default:"" help:"networks (CIDR) whose X-Forwarded-For is believed"`
+	TrustedProxy []string `koanf:"trusted-proxy" default:"" help:"networks (CIDR) or addresses whose X-Forwarded-For or Forwarded is believed"`
 	APIKey       []string `koanf:"api-key" default:"" secret:"true" help:"bearer keys of the HTTP API; app:key binds one to an app"`
 	Pprof        bool     `koanf:"pprof" default:"false" help:"serve /debug/pprof on the API listener, behind the API key"`
 

@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"os"
 	"time"
+
+	"muster/edge/listen"
 )
 
 // check completes cfg (names, the well-known values of --dev) and refuses what cannot
@@ -73,10 +75,8 @@ func (c *Config) checkValues() error {
 	if (c.TLSCert == "") != (c.TLSKey == "") {
 		return fmt.Errorf("tls-cert and tls-key go together; set both or neither")
 	}
-	for _, network := range c.TrustedProxy {
-		if _, err := netip.ParsePrefix(network); err != nil {
-			return fmt.Errorf("trusted-proxy: %q is not a network; write it as 10.0.0.0/8", network)
-		}
+	if _, err := listen.ParseProxies(c.TrustedProxy); err != nil {
+		return fmt.Errorf("trusted-proxy: %w", err)
 	}
 	for _, d := range []struct {
 		name     string

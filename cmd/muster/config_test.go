@@ -103,7 +103,7 @@ func TestCheckSaysWhatToDo(t *testing.T) {
 		"address":             {[]string{"--dev", "--listen", "8000"}, "write host:port"},
 		"one of two":          {append(key, "--tls-cert", "x"), "set both or neither"},
 		"two keys":            {append(key, "--jwt-key-file", "x"), "leave one out"},
-		"proxy":               {append(key, "--trusted-proxy", "10.0.0.1"), "write it as 10.0.0.0/8"},
+		"proxy":               {append(key, "--trusted-proxy", "10.0.0"), "want a network like 10.0.0.0/8"},
 		"drain":               {append(key, "--drain-window", "11m"), "drain-window: 11m0s is out of range"},
 		"devices":             {append(key, "--max-devices", "0"), "max-devices: 0 is out of range"},
 		"level":               {append(key, "--log-level", "loud"), "write debug, info, warn or error"},
