@@ -34,7 +34,9 @@ func (g *gateway) ask(e presence.Edge, a *link.Ask, now time.Time) {
 		limit := min(max(int(w.Online.GetLimit()), 1), maxPage)
 		rows := g.core.Online(a.GetApp(), w.Online.GetPrefix(), w.Online.GetAfter(), limit)
 		answer.Rows = list(rows, row)
+		g.unsettled(answer)
 	case *link.Ask_Counts:
+		g.unsettled(answer)
 		answer.Counts = g.counts(a.GetApp())
 	case *link.Ask_Explain:
 		g.explain(e, answer, presence.Key{App: a.GetApp(), User: w.Explain.GetUser()}, w.Explain.GetWatcher(), now)
@@ -47,6 +49,13 @@ func (g *gateway) ask(e presence.Edge, a *link.Ask, now time.Time) {
 		answer.Code, answer.Message = link.Code_BAD_REQUEST, "no such question"
 	}
 	g.answer(e, answer)
+}
+
+// unsettled marks an answer that may miss users whom no edge has announced yet.
+func (g *gateway) unsettled(a *link.Answer) {
+	if g.core.Settling() {
+		a.Code, a.Message = link.Code_UNAVAILABLE, "the shard is settling"
+	}
 }
 
 func (g *gateway) answer(e presence.Edge, a *link.Answer) {

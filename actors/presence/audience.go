@@ -57,15 +57,15 @@ func (c *Config) audience() *Audience {
 func (r *FieldRule) check(most int) string {
 	switch {
 	case bits.OnesCount8(uint8(r.Field)) != 1 || r.Field&^AllFields != 0:
-		return "field"
+		return "field: one of state, last_seen, status, devices, activity, typing, receipts"
 	case r.Rule > Nobody:
-		return "rule"
+		return "rule: everyone, contacts, contacts_except, only or nobody"
 	case len(r.Users) > most:
 		return "too many users in a rule"
 	case len(r.Users) > 0 && r.Rule != ContactsExcept && r.Rule != Only:
 		return "this rule takes no users"
 	case slices.ContainsFunc(r.Users, func(id string) bool { return !validID(id) }):
-		return "user id"
+		return "users: an id is 1 to 128 of A-Za-z0-9._@+=-"
 	}
 	return ""
 }

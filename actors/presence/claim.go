@@ -1,6 +1,7 @@
 package presence
 
 import (
+	"fmt"
 	"slices"
 	"unicode/utf8"
 )
@@ -43,11 +44,11 @@ func (u *User) checkClaim(c *Claim) (wrong string) {
 	}
 	switch {
 	case c.ID == "" || len(c.ID) > 64 || !utf8.ValidString(c.ID):
-		return "claim id"
+		return "id: 1 to 64 bytes"
 	case !known:
-		return "claim source"
+		return "source: manual, call, calendar, game or api"
 	case c.State > Online:
-		return "claim state"
+		return "state: online, away or dnd"
 	case utf8.RuneCountInString(c.Text) > 128 || !utf8.ValidString(c.Text):
 		return "text: at most 128 characters"
 	case len(c.Emoji) > 32 || !utf8.ValidString(c.Emoji):
@@ -57,7 +58,7 @@ func (u *User) checkClaim(c *Claim) (wrong string) {
 	case c.Priority > 100:
 		return "priority: 0 to 100"
 	case c.TTL != 0 && (c.TTL < u.cfg.MinClaimTTL || c.TTL > u.cfg.MaxClaimTTL):
-		return "ttl"
+		return fmt.Sprintf("ttl: %v to %v, or none", u.cfg.MinClaimTTL, u.cfg.MaxClaimTTL)
 	}
 	return ""
 }
@@ -85,7 +86,7 @@ func (u *User) setClaim(now int64, in *SetClaim, out *Output) Reply {
 		h.session = in.Session
 	}
 	if others := without(u.claims(), c.ID); len(others) >= u.cfg.Claims {
-		return Reply{Code: Limit, Message: "claims"}
+		return Reply{Code: Limit, Message: fmt.Sprintf("at most %d claims at once", u.cfg.Claims)}
 	}
 	u.putClaim(h, out)
 	if m := u.more; m.cover != nil && in.Session == "" {

@@ -91,7 +91,7 @@ func (u *User) setAudience(now int64, in *SetAudience, out *Output) Reply {
 	grants := slices.Clone(m.grants)
 	for _, g := range in.Grants {
 		if !validID(g.To) || g.Fields&^AllFields != 0 || g.Fields == 0 || g.TTL < 0 || g.TTL > u.cfg.MaxGrantTTL {
-			return bad("grant")
+			return bad("grant: a user, known fields, and a ttl of at most 24h")
 		}
 		grants = slices.DeleteFunc(grants, func(old HeldGrant) bool { return old.To == g.To })
 		if g.TTL > 0 {
@@ -123,7 +123,7 @@ func (u *User) expireGrants(now int64, out *Output) {
 func (u *User) setRelations(in *SetRelations, out *Output) Reply {
 	for _, ids := range [][]string{in.AddContacts, in.Block, in.BlockedBy} {
 		if slices.ContainsFunc(ids, func(id string) bool { return !validID(id) }) {
-			return bad("user id")
+			return bad("users: an id is 1 to 128 of A-Za-z0-9._@+=-")
 		}
 	}
 	r := u.extra().relations
@@ -149,10 +149,10 @@ func (r RelationsSet) empty() bool { return len(r.Contacts)+len(r.Blocked)+len(r
 // revoke notes the cut or the token and ends the sessions that came with what is revoked.
 func (u *User) revoke(now int64, in *Revoke, out *Output) Reply {
 	if in.Before <= 0 && in.JTI == "" || len(in.JTI) > 256 {
-		return bad("revoke: before or jti")
+		return bad("revoke: needs before or jti")
 	}
 	if in.JTI != "" && in.Until*1000 <= now {
-		return bad("revoke: until")
+		return bad("revoke: until must lie ahead")
 	}
 	r := &u.extra().revoked
 	r.Before = max(r.Before, in.Before)

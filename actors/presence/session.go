@@ -125,7 +125,7 @@ func (u *User) attach(now int64, a *Attach, out *Output) Reply {
 // admit checks an attach and finds the device's session (-1: none).
 func (u *User) admit(a *Attach) (int, Reply) {
 	if !validID(a.Session) || !validID(a.Device) || a.Class >= classes || a.Conn == (Conn{}) {
-		return -1, bad("conn, session, device or class")
+		return -1, bad("conn, session, device or class: missing or not known")
 	}
 	if u.isRevoked(a.IssuedAt, a.JTI) {
 		return -1, Reply{Code: RevokedToken, Message: "the token was revoked"}

@@ -1860,7 +1860,7 @@ type Claim struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Names the claim; a claim with the same id replaces it.
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	// manual (90), call (70), calendar (50), game (30), api (50)
+	// manual (90), call (70), calendar (50), game (30), api (60)
 	Source string `protobuf:"bytes,2,opt,name=source,proto3" json:"source,omitempty"`
 	// As in status.
 	State string `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
