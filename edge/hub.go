@@ -70,7 +70,8 @@ type (
 	}
 	unwatched struct{ s *socket } // the socket has gone, drop its rows
 	gathered  struct{ g *gather }
-	linked    struct { // a shard is led with a term on a link
+	rehidden  struct{ u *local } // the user's reciprocity has changed
+	linked    struct {           // a shard is led with a term on a link
 		shard uint32
 		term  uint64
 		epoch uint64
@@ -198,6 +199,8 @@ func (h *hub) takeRelayed(m any) {
 		h.listHere(m)
 	case *showing:
 		h.showHere(m)
+	case *rehidden:
+		h.renewRows(m.u)
 	}
 }
 

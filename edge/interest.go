@@ -278,9 +278,12 @@ func (h *hub) setVisible(s *socket, visible map[string]bool) {
 }
 
 func (h *hub) watchShard(n uint32, s *socket, add, remove []string, g *gather) {
+	if s.phase() >= closing {
+		return // a row for it would be nobody's
+	}
 	key := s.who.key
 	in := &link.Interest{App: key.App, Watcher: key.User, Hidden: s.who.hidden.Load(), Add: add}
-	if !g.query && s.phase() < closing {
+	if !g.query {
 		for _, id := range remove {
 			if ref, ok := h.lookup(n, presence.Key{App: key.App, User: id}); ok {
 				if had, last := h.dropRow(s, ref); had && last {
@@ -324,6 +327,30 @@ func (h *hub) watchShard(n uint32, s *socket, add, remove []string, g *gather) {
 	}
 	if !h.up(n, up) {
 		h.answered(call, nil)
+	}
+}
+
+// renewRows sends the rows of a user again whose reciprocity has changed; the answer brings the new masks.
+func (h *hub) renewRows(u *local) {
+	var refs []uint32
+	u.mu.Lock()
+	for _, s := range u.sockets {
+		refs = append(refs, s.watches...)
+	}
+	u.mu.Unlock()
+	slices.Sort(refs)
+	lists := make(map[uint32][]string)
+	for _, ref := range slices.Compact(refs) {
+		if n := ref >> refShift; h.shards[n] != nil {
+			if user := h.entry(ref).key.User; user != "" {
+				lists[n] = append(lists[n], user)
+			}
+		}
+	}
+	for n, add := range lists {
+		h.up(n, &link.Up{Body: &link.Up_Interest{Interest: &link.Interest{
+			App: u.key.App, Watcher: u.key.User, Hidden: u.hidden.Load(), Add: add,
+		}}})
 	}
 }
 

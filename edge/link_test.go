@@ -223,6 +223,25 @@ func TestInvisible(t *testing.T) {
 	})
 }
 
+// Who hides a field from everyone stops seeing it of others, and the other way round: the rows are sent again.
+func TestReciprocity(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		a, b := user(w, "a", "b"), user(w, "b", "a")
+		time.Sleep(time.Second)
+		up := w.node.Stats().Up.Load()
+		r := b.reply(b.send(&wire.Command{Method: &wire.Command_Audience{Audience: &wire.Audience{LastSeen: &wire.Rule{Rule: "nobody"}}}}))
+		if r.GetAudience() == nil {
+			t.Fatal(asJSON(r))
+		}
+		synctest.Wait()
+		if n := w.node.Stats().Up.Load() - up; n != 2 {
+			t.Fatalf("%d messages to the core, want the command and the rows", n)
+		}
+		a.status("dnd")
+		b.sees("a", dnd)
+	})
+}
+
 func TestRoom(t *testing.T) {
 	for _, hubs := range []int{1, 4} {
 		inBubble(t, func(t *testing.T, w *world) {

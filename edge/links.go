@@ -312,7 +312,11 @@ func (h *hub) remask(n uint32, m *link.Remask) {
 
 // note takes over what a user shows itself: what everyone may see goes on to its rooms.
 func (h *hub) note(u *local, term uint64, v *link.SelfView) {
-	u.hidden.Store(v.Hidden)
+	if u.hidden.Swap(v.Hidden) != v.Hidden {
+		for _, other := range h.edge.hubs {
+			h.pass(other, &rehidden{u})
+		}
+	}
 	was, hid := u.shown, u.invisible
 	u.invisible = v.Invisible
 	u.shown = shown{term: term, version: v.Version}
