@@ -102,6 +102,9 @@ var (
 
 // readFrame reads and handles one message; false when the socket is done with reading.
 func (s *socket) readFrame() bool {
+	if s.phase() >= closing {
+		return s.awaitClose()
+	}
 	typ, r, err := s.ws.Reader(context.Background())
 	if err != nil {
 		s.lost(err)
@@ -118,25 +121,26 @@ func (s *socket) readFrame() bool {
 		return true
 	case errors.Is(err, errTooLarge):
 		s.close(closeDecode)
-		return s.drain()
+		s.adrift = true
+		return true
 	case errors.Is(err, errCrowded):
 		s.close(closeRate)
-		return s.drain()
+		s.adrift = true
+		return true
 	}
 	s.lost(err)
 	return false
 }
 
-// drain throws away what comes after a message that was too large, so that the peer sees
-// the close frame rather than a reset. The wheel ends it.
-func (s *socket) drain() bool {
+// awaitClose throws away what comes after the close frame was sent, until the peer's own, so that the peer
+// sees the close code rather than a reset. The wheel ends it if none comes.
+func (s *socket) awaitClose() bool {
 	var scrap [512]byte
-	for {
-		if _, err := s.nc.Read(scrap[:]); err != nil {
-			s.shut()
-			return false
-		}
+	if _, err := s.br.Read(scrap[:]); err != nil || scrap[0] == opClose && !s.adrift {
+		s.over()
+		return false
 	}
+	return true
 }
 
 // readMessage reads a whole message into b, which grows as far as the bound allows.

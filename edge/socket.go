@@ -66,6 +66,8 @@ type socket struct {
 	// Of the reading goroutine.
 	limit limit
 	caps  *[]string // what the token allows; nil: all
+	// adrift: what comes next is the rest of a message that was too large, not a frame.
+	adrift bool
 
 	// Set before the home hub hears of the socket, then of the hub.
 	who     *local
@@ -233,7 +235,7 @@ func (s *socket) lost(err error) {
 	if from, ok := s.raise(closing); ok {
 		s.ended(from, cause)
 	}
-	s.shut()
+	s.over()
 }
 
 // ended tells the home hub that the session has lost its socket. from is the phase it
@@ -246,14 +248,27 @@ func (s *socket) ended(from phase, cause link.Cause) {
 
 // shut closes the transport. It may be called from any goroutine, more than once.
 func (s *socket) shut() {
+	if s.end() {
+		// Frees what the library holds; waits for a reader that is still in it.
+		go s.ws.CloseNow()
+	}
+}
+
+// over is shut for the reading goroutine.
+func (s *socket) over() {
+	if s.end() {
+		s.ws.CloseNow()
+	}
+}
+
+func (s *socket) end() bool {
 	if _, ok := s.raise(closed); !ok {
-		return
+		return false
 	}
 	s.disconnect()
 	s.out.abandon()
-	// Frees what the library holds; waits for a reader that is still in it.
-	go s.ws.CloseNow()
 	s.unref()
+	return true
 }
 
 // disconnect closes the descriptor, once.
