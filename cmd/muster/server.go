@@ -39,6 +39,7 @@ type server struct {
 	serving           sync.WaitGroup
 	failed            chan error
 	draining          atomic.Bool
+	closing           sync.Once
 }
 
 // startServer starts a node; it takes clients when it returned. Errors are bad usage or
@@ -171,7 +172,13 @@ func (s *server) startHTTP(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.serve(ctx, listen.NewServer(proxies.Handler(front), s.log), s.listen, cert)
+	clients := s.listen
+	if cert == nil {
+		f := newFront(clients, proxies.Handler(s.edge.Handler()), s.log)
+		clients = f.rest
+		s.serving.Go(f.serve)
+	}
+	s.serve(ctx, listen.NewServer(proxies.Handler(front), s.log), clients, cert)
 	s.serve(ctx, listen.NewServer(withPprof(calls, s.cfg), s.log), s.apiListen, nil)
 	return nil
 }
@@ -244,7 +251,9 @@ func (s *server) drain(ctx context.Context) {
 }
 
 // close stops everything at once, in the order of the way of a message.
-func (s *server) close() {
+func (s *server) close() { s.closing.Do(s.shut) }
+
+func (s *server) shut() {
 	s.stop()
 	s.serving.Wait()
 	for _, ln := range []net.Listener{s.listen, s.apiListen} {
