@@ -74,7 +74,10 @@ func (c *crew) run(s *socket) {
 }
 
 // Readable is called by the poller.
-func (s *socket) Readable() {
+func (s *socket) Readable(ended bool) {
+	if ended {
+		s.nc.End()
+	}
 	if s.in.Note() {
 		s.edge.crew.read(s)
 	}

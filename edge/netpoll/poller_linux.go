@@ -11,12 +11,13 @@ import (
 const (
 	edgeTriggered = 1 << 31 // EPOLLET, which package syscall has as a negative number
 	interest      = syscall.EPOLLIN | syscall.EPOLLRDHUP | edgeTriggered
+	hangup        = syscall.EPOLLRDHUP | syscall.EPOLLHUP | syscall.EPOLLERR
 	batch         = 256
 )
 
-// Handler is told that its socket may have something to read. It must not block. A call may
-// be spurious.
-type Handler interface{ Readable() }
+// Handler is told that its socket may have something to read, and that the peer has ended;
+// then it must call Conn.End before it reads. It must not block. A call may be spurious.
+type Handler interface{ Readable(ended bool) }
 
 // Poller waits for many sockets in one goroutine.
 type Poller struct {
@@ -114,7 +115,7 @@ func (p *Poller) loop() {
 		p.mu.RLock()
 		for _, e := range events[:n] {
 			if fd := int(e.Fd); fd < len(p.handlers) && p.handlers[fd] != nil {
-				p.handlers[fd].Readable()
+				p.handlers[fd].Readable(e.Events&hangup != 0)
 			}
 		}
 		p.mu.RUnlock()

@@ -5,7 +5,7 @@ package netpoll
 import "net"
 
 // Handler is told that its socket may have something to read.
-type Handler interface{ Readable() }
+type Handler interface{ Readable(ended bool) }
 
 // Poller does nothing on this system: each socket has a reading goroutine.
 type Poller struct{}

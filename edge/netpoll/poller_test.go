@@ -26,7 +26,12 @@ type socket struct {
 	more chan struct{}
 }
 
-func (s *socket) Readable() { s.source.Signal(s.conn, s.read) }
+func (s *socket) Readable(ended bool) {
+	if ended {
+		s.conn.End()
+	}
+	s.source.Signal(s.conn, s.read)
+}
 
 func (s *socket) read() {
 	var buf [16]byte
@@ -134,6 +139,19 @@ func TestHangupIsTold(t *testing.T) {
 	s := add(t, p, server)
 	client.Close()
 	s.await(t, "end of stream", func(_ []byte, err error) bool { return err == io.EOF })
+}
+
+// The end that comes together with data raises no event of its own.
+func TestEndWithData(t *testing.T) {
+	p := newPoller(t)
+	for range 50 {
+		client, server := pair(t)
+		client.Write([]byte("last"))
+		client.Close()
+		s := add(t, p, server)
+		s.await(t, "data and the end", func(got []byte, err error) bool { return string(got) == "last" && err == io.EOF })
+		p.Remove(s.conn)
+	}
 }
 
 // Many sockets written to at once, each must hear; and none after Remove.

@@ -8,7 +8,8 @@ import (
 // Conn is a net.Conn that remembers whether its last read left the kernel's buffer empty.
 type Conn struct {
 	net.Conn
-	full bool
+	full  bool
+	ended atomic.Bool
 }
 
 // Read reads as the wrapped conn does.
@@ -19,9 +20,13 @@ func (c *Conn) Read(b []byte) (int, error) {
 }
 
 // Drained reports whether nothing is left to read: whatever comes later raises a new event.
-// Only after a read that got all it asked for does it have to ask the kernel. It belongs to
-// the goroutine that reads.
-func (c *Conn) Drained() bool { return !c.full || !c.pending() }
+// It has to ask the kernel only after a read that got all it asked for, or when the peer
+// has ended: the end may have come in one event with the data before it, and raises no other. It
+// belongs to the goroutine that reads.
+func (c *Conn) Drained() bool { return !c.full && !c.ended.Load() || !c.pending() }
+
+// End notes that the peer sends no more after what there is.
+func (c *Conn) End() { c.ended.Store(true) }
 
 // Source runs one socket's reads: at most one goroutine at a time, and again when an
 // event came while it ran. The zero Source is ready.
