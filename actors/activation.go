@@ -62,6 +62,11 @@ type stepped struct {
 	seen    uint32 // inputs handled
 	due     int64  // its deadline, Unix ns; 0: none
 	version uint64 // of a room
+
+	// reply follows what the step published, so that an edge hears of an attach
+	// after the change that it made.
+	reply *link.Down
+	to    presence.Edge
 }
 
 // crash is what an activation panics with.
@@ -106,13 +111,13 @@ func (a *activation) stepUser(ctx actor.Context, now time.Time, in presence.Inpu
 	if at, ok := a.user.Deadline(); ok {
 		note.due = at.UnixNano()
 	}
-	ctx.Send(a.out.gateway, note)
+	if note.reply = userReply(a.key, up, out.Reply); note.reply != nil {
+		note.to = sender(up)
+	}
 	for _, c := range out.Sends {
 		a.out.send(c.Conn.Holder(), closeConn(a.key, c))
 	}
-	if d := userReply(a.key, up, out.Reply); d != nil {
-		a.out.send(sender(up), d)
-	}
+	ctx.Send(a.out.gateway, note)
 }
 
 // persist makes records durable. If it cannot, the activation is lost: what it did must

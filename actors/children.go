@@ -74,9 +74,20 @@ func (g *gateway) enqueue(a *activation, in *roomInput) {
 // may go. Notes of activations that are gone already are void.
 func (g *gateway) stepped(m *stepped, now time.Time) {
 	a := m.of
-	if a.out != g.out || g.users[a.key] != a && g.rooms[a.key] != a {
+	if a.out == g.out && (g.users[a.key] == a || g.rooms[a.key] == a) {
+		g.note(a, m, now)
+	}
+	if m.reply == nil {
 		return
 	}
+	if self := m.reply.GetAttached().GetSelf(); self != nil {
+		self.Version = g.core.Look(now, a.key, presence.Watcher{}).Version
+	}
+	a.out.send(m.to, m.reply)
+}
+
+// note takes what an activation that is on the books says after a step.
+func (g *gateway) note(a *activation, m *stepped, now time.Time) {
 	g.due.set(a, m.due)
 	if a.room != nil {
 		if m.idle && m.seen == a.room.routed {
