@@ -109,7 +109,7 @@ func TestBoardCountsWhatIsMissing(t *testing.T) {
 }
 
 func TestLawsAreJudged(t *testing.T) {
-	steep := law{name: "x", cost: "y", most: 1}
+	steep := law{name: "x", cost: "y", most: 1, noise: 1}
 	r := newResult("growth", "x")
 	if err := steep.judge(r, []point{{1, 1}, {10, 100}, {100, 10_000}}); err != nil {
 		t.Fatal(err)

@@ -15,20 +15,21 @@ type law struct {
 	cost  string  // what y measures, unit at the end
 	most  float64 // the greatest slope of log y over log x that the law allows
 	exact bool    // y must be 0 everywhere
+	noise float64 // a y below it tells nothing and counts as this much
 	run   func(*runner, *Result) ([]point, error)
 }
 
 type point struct{ x, y float64 }
 
 var laws = []law{
-	{"watchers", "watchers of the user that changes", "server_cpu_per_change_us", 1, false, (*runner).lawWatchers},
-	{"list", "watches and contacts of the user that changes", "server_cpu_per_change_us", 0.1, false, (*runner).lawList},
-	{"online", "users online", "live_heap_KB", 1.05, false, (*runner).lawOnline},
-	{"watches", "watches of each session", "live_heap_KB", 1.05, false, (*runner).lawWatches},
-	{"gone", "users who came and left", "live_heap_KB", 1.05, false, (*runner).lawGone},
-	{"flaps", "reconnects of one user inside the grace", "frames_to_watchers", 0, true, (*runner).lawFlaps},
-	{"storm", "sessions that lose their socket and resume", "server_cpu_ms", 1.1, false, (*runner).lawStorm},
-	{"joins", "sessions that enter one room at once", "frames", 1.5, false, (*runner).lawJoins},
+	{"watchers", "watchers of the user that changes", "server_cpu_per_change_us", 1, false, 0.001, (*runner).lawWatchers},
+	{"list", "watches and contacts of the user that changes", "server_cpu_per_change_us", 0.1, false, 0.001, (*runner).lawList},
+	{"online", "users online", "live_heap_KB", 1.05, false, 50, (*runner).lawOnline},
+	{"watches", "watches of each session", "live_heap_KB", 1.05, false, 50, (*runner).lawWatches},
+	{"gone", "users who came and left", "live_heap_KB", 1.05, false, 50, (*runner).lawGone},
+	{"flaps", "reconnects of one user inside the grace", "frames_to_watchers", 0, true, 0.001, (*runner).lawFlaps},
+	{"storm", "sessions that lose their socket and resume", "server_cpu_ms", 1.1, false, 0.001, (*runner).lawStorm},
+	{"joins", "sessions that enter one room at once", "frames", 1.5, false, 0.001, (*runner).lawJoins},
 }
 
 // growth measures the growth laws of one node.
@@ -64,7 +65,7 @@ func (l law) judge(res *Result, points []point) error {
 			return fmt.Errorf("%g %s at %g, must be 0", p.y, l.cost, p.x)
 		}
 		x = append(x, math.Log(p.x))
-		y = append(y, math.Log(max(p.y, 1e-3)))
+		y = append(y, math.Log(max(p.y, l.noise)))
 	}
 	if l.exact {
 		return nil

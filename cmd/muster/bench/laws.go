@@ -196,7 +196,7 @@ func (r *runner) lawOnline(*Result) (points []point, err error) {
 	})
 }
 
-func (r *runner) lawGone(*Result) (points []point, err error) {
+func (r *runner) lawGone(res *Result) (points []point, err error) {
 	return points, r.withFleet(func(f *fleet) error {
 		// A thousand first: what the server allocates once is not a cost per user.
 		if err := r.comeAndGo(f, 1000); err != nil {
@@ -219,6 +219,7 @@ func (r *runner) lawGone(*Result) (points []point, err error) {
 				return err
 			}
 			points = append(points, point{float64(n), kb})
+			res.set("bytes_per_user_who_left", kb*1024/float64(n))
 		}
 		return f.err()
 	})
