@@ -132,6 +132,10 @@ func (s *socket) refresh(id uint64, token string) {
 		s.refuse(id, wire.CodePermissionDenied, "the token is for another user", 0)
 		return
 	}
+	if claims.Device != "" && claims.Device != s.self.device {
+		s.refuse(id, wire.CodePermissionDenied, "the token is for another device", 0)
+		return
+	}
 	s.allow(&claims)
 	s.home().tell(&renewed{s: s, id: id, claims: &claims, exp: expiry(&claims)})
 }

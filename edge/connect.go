@@ -101,6 +101,7 @@ func checkConnect(c *wire.Connect, claims *auth.Claims) (code wire.Code, why str
 	if c.DeviceId == "" {
 		c.DeviceId = claims.Device
 	}
+	declared := len(c.Watch)
 	c.Watch = append(c.Watch, claims.Watch...)
 	for _, r := range claims.Rooms {
 		c.Rooms = append(c.Rooms, &wire.RoomEnter{Room: r})
@@ -114,7 +115,7 @@ func checkConnect(c *wire.Connect, claims *auth.Claims) (code wire.Code, why str
 		return wire.CodeBadRequest, "connect.session_id: want 32 hex digits", closeDecode
 	case len(c.Client) > wire.MaxClient:
 		return wire.CodeTooLarge, "connect.client: more than 64 bytes", closeDecode
-	case len(c.Watch) > wire.MaxWatch:
+	case declared > wire.MaxWatch:
 		return wire.CodeLimitExceeded, "connect.watch: more than 1000 ids; add the others with watch", closeDecode
 	case len(c.Rooms) > maxRooms:
 		return wire.CodeLimitExceeded, "connect.rooms: more than 100", closeDecode

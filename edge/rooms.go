@@ -305,7 +305,7 @@ func (h *hub) roomChange(n uint32, term uint64, c *link.RoomChange) {
 		return
 	}
 	p := &wire.RoomPush{
-		Room: c.Room, Ver: []uint64{term, c.Version}, Enter: occupantsOf(c.Enter), Update: occupantsOf(c.Update), Count: c.Count,
+		Room: c.Room, Ver: []uint64{term, c.Version}, Enter: occupantsOf(c.Enter), Update: occupantsOf(c.Update), Count: c.Count, All: c.All,
 	}
 	for _, o := range c.Leave {
 		p.Leave = append(p.Leave, &wire.RoomLeft{User: o.User, Reason: wire.LeaveReason(o.Reason)})

@@ -219,6 +219,8 @@ func TestRooms(t *testing.T) {
 		if r.Count() != 2 || len(r.Occupants()) != 2 {
 			t.Errorf("%d %v", r.Count(), r.Occupants())
 		}
+		synctest.Wait()
+		p.push(`"room":{"room":"r","ver":[1,8],"all":true,"enter":[{"user":"eve","state":"online"},{"user":"me","state":"online"}],"count":2}`)
 		p.close(0)
 		p2, connect := srv.next(`,"resumed":true,"rooms":[{"room":"r","ver":[1,9],"occupants":[{"user":"cid","state":"online"},{"user":"me","state":"online"}],"count":2}],"done":true`)
 		if len(connect.Rooms) != 1 || connect.Rooms[0].Info != `"hi"` {
@@ -244,7 +246,7 @@ func TestRooms(t *testing.T) {
 		c.Close()
 		p3.end()
 		<-ended
-		want := "enter ann online|enter me online|enter bob away|update bob online|leave ann online timeout|enter cid online|leave bob online"
+		want := "enter ann online|enter me online|enter bob away|update bob online|leave ann online timeout|enter eve online|leave bob online|enter cid online|leave eve online"
 		if s := strings.Join(got, "|"); s != want {
 			t.Errorf("got  %s\nwant %s", s, want)
 		}

@@ -187,8 +187,13 @@ func (r *Room) answer(m *wire.RoomEnterReply) {
 		return
 	}
 	r.version, r.count = version(m.GetVer()), int(m.GetCount())
+	r.replace(m.GetOccupants())
+}
+
+// replace takes a whole list: whoever is not in it has left.
+func (r *Room) replace(occupants []*wire.Occupant) {
 	gone := maps.Clone(r.users)
-	for _, o := range m.GetOccupants() {
+	for _, o := range occupants {
 		delete(gone, o.GetUser())
 		r.set(o)
 	}
@@ -205,6 +210,10 @@ func (r *Room) push(m *wire.RoomPush) {
 		return
 	}
 	r.version, r.count = v, int(m.GetCount())
+	if m.GetAll() {
+		r.replace(m.GetEnter())
+		return
+	}
 	for _, o := range m.GetEnter() {
 		r.set(o)
 	}

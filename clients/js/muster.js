@@ -229,14 +229,15 @@ export class Room {
     };
   }
 
-  /** Applies a pushed change; false when it is not newer than what is known. */
+  /** Applies a pushed change; returns what differs, nothing when it is not newer than what is known. */
   apply(push) {
-    if (push.ver && compare(push.ver, this.ver) <= 0) return false;
+    if (push.ver && compare(push.ver, this.ver) <= 0) return undefined;
+    if (push.all) return this.reset({ ...push, occupants: push.enter });
     this.ver = push.ver ?? this.ver;
     for (const o of [...(push.enter ?? []), ...(push.update ?? [])]) this.occupants.set(o.user, o);
     for (const o of push.leave ?? []) this.occupants.delete(o.user);
     this.count = push.count ?? this.occupants.size;
-    return true;
+    return { enter: push.enter ?? [], update: push.update ?? [], leave: push.leave ?? [] };
   }
 }
 
@@ -934,8 +935,8 @@ export class Muster extends EventTarget {
   }
   #roomPush(push) {
     const room = this.#rooms.get(push.room);
-    if (!room?.apply(push)) return;
-    this.#emit("room", { room: room.id, enter: push.enter ?? [], update: push.update ?? [], leave: push.leave ?? [], count: room.count });
+    const change = room?.apply(push);
+    if (change) this.#emit("room", { room: room.id, ...change, count: room.count });
   }
 
   // The page.

@@ -186,11 +186,13 @@ test("view: a pending user keeps the earlier state, marked stale", () => {
 test("room: snapshot differences and versioned changes", () => {
   const r = new Room("lobby", {});
   assert.deepEqual(r.reset({ ver: [1, 3], occupants: [{ user: "a", entered_at: 1 }], count: 1 }).enter.map((o) => o.user), ["a"]);
-  assert.equal(r.apply({ ver: [1, 3], leave: [{ user: "a" }] }), false);
-  assert.equal(r.apply({ ver: [1, 4], enter: [{ user: "b", entered_at: 2 }], count: 2 }), true);
+  assert.equal(r.apply({ ver: [1, 3], leave: [{ user: "a" }] }), undefined);
+  assert.equal(r.apply({ ver: [1, 4], enter: [{ user: "b", entered_at: 2 }], count: 2 }).enter.length, 1);
   assert.deepEqual([...r.occupants.keys()], ["a", "b"]);
   const diff = r.reset({ ver: [1, 9], occupants: [{ user: "b", entered_at: 2, info: { x: 1 } }], count: 1 });
   assert.deepEqual([diff.enter.length, diff.update[0].user, diff.leave[0].user], [0, "b", "a"]);
+  const all = r.apply({ ver: [1, 10], enter: [{ user: "c", entered_at: 3 }], count: 1, all: true });
+  assert.deepEqual([all.enter[0].user, all.leave[0].user, [...r.occupants.keys()]], ["c", "b", ["c"]]);
 });
 
 test("connect declares everything and the reply fills the view", async () => {

@@ -1503,6 +1503,7 @@ func (x *RoomPush) AppendJSON(b []byte) []byte {
 	b = putMessages(b, start, `"update":`, x.Update)
 	b = putMessages(b, start, `"leave":`, x.Leave)
 	b = putNumber(b, start, `"count":`, x.Count)
+	b = putBool(b, start, `"all":`, x.All)
 	return append(b, '}')
 }
 
@@ -1522,6 +1523,8 @@ func (x *RoomPush) decodeJSON(d *jx.Decoder) error {
 			messages(&f, 4, "leave", &x.Leave)
 		case "count":
 			number(&f, 5, "count", &x.Count)
+		case "all":
+			f.boolean(6, "all", &x.All)
 		default:
 			f.skip()
 		}

@@ -3158,7 +3158,9 @@ type RoomPush struct {
 	// Who left, and why.
 	Leave []*RoomLeft `protobuf:"bytes,5,rep,name=leave,proto3" json:"leave,omitempty"`
 	// How many occupants the room has now.
-	Count         uint32 `protobuf:"varint,6,opt,name=count,proto3" json:"count,omitempty"`
+	Count uint32 `protobuf:"varint,6,opt,name=count,proto3" json:"count,omitempty"`
+	// enter lists every occupant: whoever is not in it has left. Sent after a fault in the cluster, when changes may have been lost.
+	All           bool `protobuf:"varint,7,opt,name=all,proto3" json:"all,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3233,6 +3235,13 @@ func (x *RoomPush) GetCount() uint32 {
 		return x.Count
 	}
 	return 0
+}
+
+func (x *RoomPush) GetAll() bool {
+	if x != nil {
+		return x.All
+	}
+	return false
 }
 
 // RoomLeft is a user who left a room.
@@ -3808,14 +3817,15 @@ const file_clients_wire_muster_proto_rawDesc = "" +
 	"\x04room\x18\x02 \x01(\tR\x04room\x12\x12\n" +
 	"\x04kind\x18\x03 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04stop\x18\x04 \x01(\bR\x04stop\x12\x15\n" +
-	"\x06ttl_ms\x18\x05 \x01(\x04R\x05ttlMs\"\xc9\x01\n" +
+	"\x06ttl_ms\x18\x05 \x01(\x04R\x05ttlMs\"\xdb\x01\n" +
 	"\bRoomPush\x12\x12\n" +
 	"\x04room\x18\x01 \x01(\tR\x04room\x12\x10\n" +
 	"\x03ver\x18\x02 \x03(\x04R\x03ver\x12)\n" +
 	"\x05enter\x18\x03 \x03(\v2\x13.muster.v1.OccupantR\x05enter\x12+\n" +
 	"\x06update\x18\x04 \x03(\v2\x13.muster.v1.OccupantR\x06update\x12)\n" +
 	"\x05leave\x18\x05 \x03(\v2\x13.muster.v1.RoomLeftR\x05leave\x12\x14\n" +
-	"\x05count\x18\x06 \x01(\rR\x05count\"N\n" +
+	"\x05count\x18\x06 \x01(\rR\x05count\x12\x10\n" +
+	"\x03all\x18\a \x01(\bR\x03all\"N\n" +
 	"\bRoomLeft\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12.\n" +
 	"\x06reason\x18\x02 \x01(\x0e2\x16.muster.v1.LeaveReasonR\x06reason\"a\n" +
