@@ -87,11 +87,15 @@ func selfView(k presence.Key, version uint64, s *presence.Self) *link.SelfView {
 		return nil
 	}
 	out := &link.SelfView{App: k.App, User: k.User, Version: version, View: view(presence.AllFields, &s.View),
-		Invisible: s.Invisible, Everyone: uint32(s.Everyone), Hidden: uint32(s.Hidden), Audience: &link.Audience{}}
+		Invisible: s.Invisible, Everyone: uint32(s.Everyone), Hidden: uint32(s.Hidden)}
 	out.Claims = list(s.Claims, func(to *link.Claim, c *presence.Claim) {
 		to.Id, to.Source, to.State, to.Text, to.Emoji = c.ID, c.Source, uint32(c.State), c.Text, c.Emoji
 		to.Activity, to.Priority, to.TtlMs, to.Durable = c.Activity, int32(c.Priority), c.TTL.Milliseconds(), c.Durable
 	})
+	if len(s.Rules)+len(s.Grants) == 0 {
+		return out
+	}
+	out.Audience = &link.Audience{}
 	out.Audience.Rules = list(s.Rules, func(to *link.Rule, r *presence.FieldRule) {
 		to.Field, to.Rule, to.Users = uint32(r.Field), uint32(r.Rule), r.Users
 	})

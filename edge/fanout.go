@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"runtime"
 	"time"
 
 	"muster/actors/link"
@@ -330,25 +331,37 @@ func (h *hub) sooner(at int64) {
 	}
 }
 
-// load is how much of its time a hub writes.
+// load is how much of its time a hub writes, and how much of its processors' time the process
+// uses.
 type load struct {
 	slot  int64 // µs since the edge's start
 	spent int64 // µs
+	cpu   int64 // µs of the process, at slot
 	share float64
+	full  bool // the process has next to no time left
 }
+
+// saturated is the use of the processors from which a process counts as full.
+const saturated = 0.9
 
 func (l *load) add(began time.Time, took time.Duration, start time.Time) {
 	at := began.Sub(start).Microseconds()
 	if age := at - l.slot; age >= loadSlot {
+		cpu := cpuTime().Microseconds()
 		l.share = float64(l.spent) / float64(age)
-		l.slot, l.spent = at, 0
+		l.full = float64(cpu-l.cpu) > saturated*float64(age)*float64(runtime.GOMAXPROCS(0))
+		l.slot, l.spent, l.cpu = at, 0, cpu
 	}
 	l.spent += took.Microseconds()
 }
 
-// window is how long busy sockets wait, in ms; 0 while the hub is less than half busy.
+// window is how long busy sockets wait, in ms; 0 while the hub is less than half busy and
+// the process has time left. A full process makes everything wait; joining what goes to one socket is what shortens it.
 func (l *load) window() int64 {
 	if l.share <= 0.5 {
+		if l.full {
+			return windowMin
+		}
 		return 0
 	}
 	return windowMin + int64((l.share-0.5)*2*(windowMax-windowMin))

@@ -43,7 +43,12 @@ func sealFrame(b []byte, op byte) []byte {
 var spareHeader [maxHeader]byte
 
 // newFrame begins a payload with room for its header.
-func newFrame(b []byte) []byte { return append(b[:0], spareHeader[:]...) }
+func newFrame(b []byte) []byte {
+	if b == nil {
+		b = make([]byte, 0, 512) // most replies fit
+	}
+	return append(b[:0], spareHeader[:]...)
+}
 
 func closeFrame(code wire.CloseCode) []byte {
 	payload := binary.BigEndian.AppendUint16(nil, uint16(code))

@@ -336,11 +336,15 @@ func (h *hub) self(term uint64, v *link.SelfView) {
 		return
 	}
 	h.note(u, term, v)
-	all := newCast(&wire.Push{Self: selfOf(term, v)})
+	var all *cast
 	for _, s := range u.conns() {
-		if s.has(isAttached) {
-			h.post(s, all.frame(s.codec))
+		if !s.has(isAttached) {
+			continue // its reply to connect says it
 		}
+		if all == nil {
+			all = newCast(&wire.Push{Self: selfOf(term, v)})
+		}
+		h.post(s, all.frame(s.codec))
 	}
 }
 

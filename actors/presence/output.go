@@ -48,7 +48,7 @@ type Self struct {
 	View      View // as if visible to everyone
 	Invisible bool
 	Claims    []Claim     // all, the winner first; TTL is what is left
-	Rules     []FieldRule // all fields, in the order of the bits
+	Rules     []FieldRule // all fields, in the order of the bits; nil: the application's
 	Grants    []Grant     // TTL is what is left
 	Everyone  Mask        // what a stranger may see
 	Hidden    Mask        // fields whose rule is Nobody

@@ -193,10 +193,13 @@ func (u *User) devices() []DeviceRow {
 // selfView is what the user sees of itself.
 func (u *User) selfView(now int64) *Self {
 	a := u.audience()
-	s := &Self{View: *u.view, Rules: a.Rules(), Everyone: a.Mask(Watcher{}, 0), Hidden: a.hidden()}
+	s := &Self{View: *u.view, Everyone: a.Mask(Watcher{}, 0), Hidden: a.hidden()}
 	m := u.more
 	if m == nil {
 		return s
+	}
+	if len(m.rules) > 0 {
+		s.Rules = a.Rules()
 	}
 	if m.cover != nil {
 		s.Invisible = true

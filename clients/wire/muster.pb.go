@@ -2999,7 +2999,7 @@ type Self struct {
 	Invisible bool `protobuf:"varint,2,opt,name=invisible,proto3" json:"invisible,omitempty"`
 	// The claims in force, the winning one first.
 	Claims []*Claim `protobuf:"bytes,3,rep,name=claims,proto3" json:"claims,omitempty"`
-	// The user's rules.
+	// The user's rules; absent while they are the application's.
 	Audience      *Audience `protobuf:"bytes,4,opt,name=audience,proto3" json:"audience,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

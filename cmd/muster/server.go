@@ -18,6 +18,7 @@ import (
 	"muster/actors/link"
 	"muster/actors/presence"
 	"muster/actors/room"
+	"muster/clients/wire"
 	"muster/edge"
 	"muster/edge/api"
 	"muster/edge/auth"
@@ -159,7 +160,7 @@ func (s *server) startHTTP(ctx context.Context) error {
 		return fault(err)
 	}
 	front := http.NewServeMux()
-	front.Handle("/v1/ws", s.edge.Handler())
+	front.Handle(wire.Path, s.edge.Handler())
 	api.Health(front, s.notReady)
 	if s.cfg.Dev {
 		front.Handle("/", demo.Handler(demo.Options{Token: s.demoToken}))
@@ -174,9 +175,9 @@ func (s *server) startHTTP(ctx context.Context) error {
 	}
 	clients := s.listen
 	if cert == nil {
-		f := newFront(clients, proxies.Handler(s.edge.Handler()), s.log)
-		clients = f.rest
-		s.serving.Go(f.serve)
+		f := listen.NewFront(clients, wire.Path, proxies.Handler(s.edge.Handler()), s.log)
+		clients = f.Rest()
+		s.serving.Go(f.Serve)
 	}
 	s.serve(ctx, listen.NewServer(proxies.Handler(front), s.log), clients, cert)
 	s.serve(ctx, listen.NewServer(withPprof(calls, s.cfg), s.log), s.apiListen, nil)

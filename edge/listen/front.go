@@ -1,4 +1,4 @@
-package main
+package listen
 
 import (
 	"bufio"
@@ -12,18 +12,17 @@ import (
 	"strings"
 	"sync"
 	"time"
-
-	"muster/clients/wire"
 )
 
-// front accepts the clients' connections. What asks for the WebSocket path it parses
+// Front accepts the clients' connections. What asks for the WebSocket path it parses
 // with net/http's parser but serves by itself: net/http's server would leave 8 KB of
 // buffers and a grown stack behind for every connection that is taken over. All else
 // goes to an ordinary HTTP server through rest. With TLS there is no front: beside its
 // handshake the difference is nothing.
-type front struct {
+type Front struct {
 	ln     net.Listener
-	socket http.Handler // of wire.Path
+	start  string       // of a request for the WebSocket path
+	socket http.Handler // of that path
 	rest   *passed
 	log    *slog.Logger
 
@@ -38,15 +37,13 @@ type front struct {
 	failure  error // why no more can be accepted
 }
 
-const (
-	headTimeout = 5 * time.Second
-	maxHead     = 16 << 10
-	idleWorkers = 16
-)
+const idleWorkers = 16
 
-func newFront(ln net.Listener, socket http.Handler, log *slog.Logger) *front {
-	f := &front{
-		ln: ln, socket: socket, log: log,
+// NewFront makes a front of a plain TCP listener. socket answers requests for path; what else
+// comes is accepted from Rest.
+func NewFront(ln net.Listener, path string, socket http.Handler, log *slog.Logger) *Front {
+	f := &Front{
+		ln: ln, start: "GET " + path, socket: socket, log: log,
 		work: make(chan net.Conn), idle: make(chan struct{}, idleWorkers), done: make(chan struct{}),
 		greeting: map[net.Conn]struct{}{}, failure: net.ErrClosed,
 	}
@@ -54,8 +51,11 @@ func newFront(ln net.Listener, socket http.Handler, log *slog.Logger) *front {
 	return f
 }
 
-// serve accepts until the front is closed, and waits for its workers.
-func (f *front) serve() {
+// Rest is the listener for an ordinary HTTP server. Closing it ends the front.
+func (f *Front) Rest() net.Listener { return f.rest }
+
+// Serve accepts until the front is closed, and waits for its workers.
+func (f *Front) Serve() {
 	defer f.workers.Wait()
 	for {
 		conn, err := f.ln.Accept()
@@ -72,7 +72,7 @@ func (f *front) serve() {
 }
 
 // close ends the front; the first reason stays.
-func (f *front) close(why error) {
+func (f *Front) close(why error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.closed {
@@ -87,21 +87,21 @@ func (f *front) close(why error) {
 }
 
 // begin remembers a connection until its first request is read; false after close.
-func (f *front) begin(conn net.Conn) bool {
+func (f *Front) begin(conn net.Conn) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.greeting[conn] = struct{}{}
 	return !f.closed
 }
 
-func (f *front) end(conn net.Conn) {
+func (f *Front) end(conn net.Conn) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	delete(f.greeting, conn)
 }
 
 // worker greets connections one after another, so that its stack grows once.
-func (f *front) worker(conn net.Conn) {
+func (f *Front) worker(conn net.Conn) {
 	for {
 		f.greet(conn)
 		select {
@@ -120,7 +120,7 @@ func (f *front) worker(conn net.Conn) {
 
 // head is what is needed to read one request; it is used again.
 type head struct {
-	buf    [maxHead]byte
+	buf    [maxHeader]byte
 	source bytes.Reader
 	reader *bufio.Reader
 }
@@ -130,7 +130,7 @@ var heads = sync.Pool{New: func() any {
 }}
 
 // greet reads the head of the first request of a connection and decides who serves it.
-func (f *front) greet(conn net.Conn) {
+func (f *Front) greet(conn net.Conn) {
 	h := heads.Get().(*head)
 	defer heads.Put(h)
 	n, end, mine := f.read(conn, h)
@@ -155,16 +155,16 @@ func (f *front) greet(conn net.Conn) {
 
 // read reads until it is known whose the request is: mine with the end of its head, or
 // the HTTP server's. n is what was read, 0 if the connection said nothing useful.
-func (f *front) read(conn net.Conn, h *head) (n, end int, mine bool) {
+func (f *Front) read(conn net.Conn, h *head) (n, end int, mine bool) {
 	defer f.end(conn)
 	if !f.begin(conn) {
 		return 0, 0, false
 	}
-	_ = conn.SetReadDeadline(time.Now().Add(headTimeout))
+	_ = conn.SetReadDeadline(time.Now().Add(headerTimeout))
 	for {
 		got, err := conn.Read(h.buf[n:])
 		n += got
-		if n > 0 && other(h.buf[:n]) || n == len(h.buf) {
+		if n > 0 && f.other(h.buf[:n]) || n == len(h.buf) {
 			_ = conn.SetReadDeadline(time.Time{})
 			return n, 0, false
 		}
@@ -177,19 +177,17 @@ func (f *front) read(conn net.Conn, h *head) (n, end int, mine bool) {
 	}
 }
 
-var socketStart = "GET " + wire.Path
-
 // other reports whether a request cannot be one for the WebSocket path.
-func other(b []byte) bool {
-	n := min(len(b), len(socketStart))
-	if string(b[:n]) != socketStart[:n] {
+func (f *Front) other(b []byte) bool {
+	n := min(len(b), len(f.start))
+	if string(b[:n]) != f.start[:n] {
 		return true
 	}
 	return len(b) > n && b[n] != ' ' && b[n] != '?'
 }
 
 // upgrade lets the socket handler answer; early is what came after the request.
-func (f *front) upgrade(conn net.Conn, r *http.Request, early []byte) {
+func (f *Front) upgrade(conn net.Conn, r *http.Request, early []byte) {
 	r.RemoteAddr = conn.RemoteAddr().String()
 	w := &answer{conn: conn, header: http.Header{}, early: early}
 	defer func() {
@@ -215,6 +213,9 @@ type answer struct {
 
 func (w *answer) Header() http.Header { return w.header }
 
+// oneLine keeps a value from ending its header.
+var oneLine = strings.NewReplacer("\r", " ", "\n", " ")
+
 func (w *answer) WriteHeader(code int) {
 	if w.wrote {
 		return
@@ -229,12 +230,12 @@ func (w *answer) WriteHeader(code int) {
 		for _, value := range values {
 			b.WriteString(name)
 			b.WriteString(": ")
-			b.WriteString(strings.NewReplacer("\r", " ", "\n", " ").Replace(value))
+			b.WriteString(oneLine.Replace(value))
 			b.WriteString("\r\n")
 		}
 	}
 	b.WriteString("\r\n")
-	_ = w.conn.SetWriteDeadline(time.Now().Add(headTimeout))
+	_ = w.conn.SetWriteDeadline(time.Now().Add(headerTimeout))
 	_, _ = w.conn.Write(b.Bytes())
 }
 
@@ -254,7 +255,7 @@ func (w *answer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 
 // passed is the listener of the HTTP server that gets what is not for the front.
 type passed struct {
-	front *front
+	front *Front
 	conns chan net.Conn
 }
 
