@@ -6,7 +6,7 @@ BIN    := bin/muster
 SEEDS  ?= 20000
 FUZZ   ?= 30s
 
-.PHONY: demo build test race sim fuzz bench growth soak lint proto docs ci clean
+.PHONY: demo build test race sim fuzz bench realtime soak lint proto docs ci clean
 
 ## demo: one node, embedded storage, the demo page; prints its address
 demo: build
@@ -37,10 +37,11 @@ fuzz:
 
 ## bench: every scenario on this machine, server on one core, generator on the other
 bench: build
-	$(BIN) bench all
+	@for s in floor idle connect watch churn slow growth; do $(BIN) bench $$s || exit 1; done
 
-growth: build
-	$(BIN) bench growth
+## realtime: a client that falls silent, with the default ping and grace (46 s)
+realtime:
+	$(GO) test ./cmd/muster -run TestSilentClient -count=1 -real-time
 
 ## soak: ten minutes of churn at half load
 soak: build
