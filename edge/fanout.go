@@ -24,11 +24,12 @@ const (
 // pending is what a socket has yet to be sent by one hub: references to users, so that the
 // latest view wins and a stalled reader costs 4 bytes a user.
 type pending struct {
-	refs  []uint32
-	lines [][]byte // whole frames that go before, in the same write
-	since int64    // clock ms of the oldest
-	due   int64    // in the ring for then; 0: not
-	soil  bool     // in the hub's dirty list
+	refs   []uint32
+	lines  [][]byte // whole frames that go before, in the same write
+	since  int64    // clock ms of the oldest
+	due    int64    // in the ring for then; 0: not
+	waited bool     // it was put off
+	soil   bool     // in the hub's dirty list
 }
 
 func (p *pending) drop(ref uint32) {
@@ -123,7 +124,7 @@ func (h *hub) mark(ref uint32, e *entry, r *row, now int64) {
 	if due := h.schedule(s, p, r, now); due <= now {
 		h.soil(i, p)
 	} else if p.due == 0 || due < p.due {
-		p.due = due
+		p.due, p.waited = due, true
 		h.ring.add(i, due, now)
 		h.sooner(due)
 	}
@@ -133,7 +134,8 @@ func (h *hub) mark(ref uint32, e *entry, r *row, now int64) {
 //   - an inactive client gets it in batches,
 //   - a user who is not on the client's screen in batches of 1 s,
 //   - the same user not twice within 100 ms,
-//   - and when this hub writes more than half of its time, busy sockets wait 10 to 100 ms.
+//   - and when this hub writes more than half of its time, or the process is full, busy sockets
+//     wait 10 to 100 ms, unless the last wait joined nothing.
 func (h *hub) schedule(s *socket, p *pending, r *row, now int64) int64 {
 	switch {
 	case s.has(isInactive):
@@ -149,7 +151,7 @@ func (h *hub) schedule(s *socket, p *pending, r *row, now int64) int64 {
 			return now + int64(sameUser-ago)
 		}
 	}
-	if w := h.load.window(); w > 0 && s.out.rate(now) > busyRate {
+	if w := h.load.window(); w > 0 && !s.has(isSparse) && s.out.rate(now) > busyRate {
 		return now + w
 	}
 	return now
@@ -234,6 +236,9 @@ func (h *hub) emitFrame(s *socket, p *pending, now int64) {
 		size += len(b)
 	}
 	p.refs = append(p.refs[:0], p.refs[n:]...)
+	if sparse := s.has(isSparse); sparse && len(h.parts) > 1 || !sparse && p.waited && len(h.parts) == 1 {
+		s.set(isSparse, !sparse)
+	}
 	frame, shared := h.presences(s.codec, only)
 	if len(p.lines) > 0 {
 		h.joined = h.joined[:0]

@@ -30,6 +30,7 @@ const (
 	isInactive             // the application is in the background
 	hasVisible             // the client has named the watched users on its screen
 	isAttached             // the core has confirmed the session
+	isSparse               // it waited and got a single view: waiting does not pay
 )
 
 // socket is one conn of a client and the session it carries. It is kept below 500 bytes:

@@ -50,6 +50,6 @@ type Config struct {
 
 	LogLevel   string `koanf:"log-level" default:"info" help:"debug, info, warn or error"`
 	LogFormat  string `koanf:"log-format" default:"text" help:"text or json"`
-	GOGC       int    `koanf:"gogc" default:"70" help:"garbage collector target, per cent of the live heap"`
+	GOGC       int    `koanf:"gogc" default:"60" help:"garbage collector target, per cent of the live heap"`
 	GOMEMLIMIT string `koanf:"gomemlimit" default:"" help:"soft memory limit of the process, such as 2GiB (default: none)"`
 }
