@@ -67,6 +67,7 @@ func TestBadInput(t *testing.T) {
 		{"typing in a room not entered", []string{hello, `{"id":2,"typing":{"room":"r"}}`}, wire.CodePermissionDenied, 0},
 		{"bad room", []string{hello, `{"id":2,"room.enter":{"room":"no room"}}`}, wire.CodeBadRequest, 0},
 		{"refresh for another", []string{hello, `{"id":2,"refresh":{"token":"v"}}`}, wire.CodePermissionDenied, 0},
+		{"refresh for another device", []string{hello, `{"id":2,"refresh":{"token":"u|dev=other"}}`}, wire.CodePermissionDenied, 0},
 		{"caps", []string{`{"id":1,"connect":{"token":"u|caps=query","device_id":"d"}}`, `{"id":2,"status":{"state":"dnd"}}`}, wire.CodePermissionDenied, 0},
 		{"garbage after connect", []string{hello, `{"id":2,"ping":{}`}, 0, wire.CloseDecode},
 	} {
