@@ -27,18 +27,23 @@ const (
 type Code int32
 
 const (
-	Code_OK            Code = 0
-	Code_BAD_REQUEST   Code = 1
-	Code_LIMIT         Code = 2 // a bound was reached; message names it
-	Code_DEVICE_LIMIT  Code = 3
-	Code_REVOKED       Code = 4
-	Code_NOT_FOUND     Code = 5
-	Code_DENIED        Code = 6
-	Code_BUSY          Code = 7
-	Code_MOVING        Code = 8
-	Code_STALE_ATTEMPT Code = 9  // a newer socket of the session is attached
-	Code_NOT_ATTACHED  Code = 10 // the conn is not the session's current one
-	Code_UNAVAILABLE   Code = 11
+	Code_OK              Code = 0
+	Code_BAD_REQUEST     Code = 1
+	Code_LIMIT           Code = 2 // a bound was reached; message names it
+	Code_DEVICE_LIMIT    Code = 3
+	Code_REVOKED         Code = 4
+	Code_NOT_FOUND       Code = 5
+	Code_DENIED          Code = 6
+	Code_BUSY            Code = 7
+	Code_MOVING          Code = 8
+	Code_STALE_ATTEMPT   Code = 9  // a newer socket of the session is attached
+	Code_NOT_ATTACHED    Code = 10 // the conn is not the session's current one
+	Code_UNAVAILABLE     Code = 11
+	Code_OUTBOX_FULL     Code = 12
+	Code_ID_EXPIRED      Code = 13 // the client id is older than the dedupe window, or too far ahead
+	Code_ID_REUSED       Code = 14 // the client id came with another body
+	Code_BLOCKED         Code = 15
+	Code_UNKNOWN_OUTCOME Code = 16 // the shard closed before it was known; the same client id is safe to send again
 )
 
 // Enum value maps for Code.
@@ -56,20 +61,30 @@ var (
 		9:  "STALE_ATTEMPT",
 		10: "NOT_ATTACHED",
 		11: "UNAVAILABLE",
+		12: "OUTBOX_FULL",
+		13: "ID_EXPIRED",
+		14: "ID_REUSED",
+		15: "BLOCKED",
+		16: "UNKNOWN_OUTCOME",
 	}
 	Code_value = map[string]int32{
-		"OK":            0,
-		"BAD_REQUEST":   1,
-		"LIMIT":         2,
-		"DEVICE_LIMIT":  3,
-		"REVOKED":       4,
-		"NOT_FOUND":     5,
-		"DENIED":        6,
-		"BUSY":          7,
-		"MOVING":        8,
-		"STALE_ATTEMPT": 9,
-		"NOT_ATTACHED":  10,
-		"UNAVAILABLE":   11,
+		"OK":              0,
+		"BAD_REQUEST":     1,
+		"LIMIT":           2,
+		"DEVICE_LIMIT":    3,
+		"REVOKED":         4,
+		"NOT_FOUND":       5,
+		"DENIED":          6,
+		"BUSY":            7,
+		"MOVING":          8,
+		"STALE_ATTEMPT":   9,
+		"NOT_ATTACHED":    10,
+		"UNAVAILABLE":     11,
+		"OUTBOX_FULL":     12,
+		"ID_EXPIRED":      13,
+		"ID_REUSED":       14,
+		"BLOCKED":         15,
+		"UNKNOWN_OUTCOME": 16,
 	}
 )
 
@@ -191,6 +206,9 @@ type Up struct {
 	//	*Up_Announce
 	//	*Up_Room
 	//	*Up_Ask
+	//	*Up_Ack
+	//	*Up_Transfer
+	//	*Up_TransferDone
 	Body          isUp_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -358,6 +376,33 @@ func (x *Up) GetAsk() *Ask {
 	return nil
 }
 
+func (x *Up) GetAck() *OutboxAck {
+	if x != nil {
+		if x, ok := x.Body.(*Up_Ack); ok {
+			return x.Ack
+		}
+	}
+	return nil
+}
+
+func (x *Up) GetTransfer() *Transfer {
+	if x != nil {
+		if x, ok := x.Body.(*Up_Transfer); ok {
+			return x.Transfer
+		}
+	}
+	return nil
+}
+
+func (x *Up) GetTransferDone() *TransferDone {
+	if x != nil {
+		if x, ok := x.Body.(*Up_TransferDone); ok {
+			return x.TransferDone
+		}
+	}
+	return nil
+}
+
 type isUp_Body interface {
 	isUp_Body()
 }
@@ -402,6 +447,18 @@ type Up_Ask struct {
 	Ask *Ask `protobuf:"bytes,19,opt,name=ask,proto3,oneof"`
 }
 
+type Up_Ack struct {
+	Ack *OutboxAck `protobuf:"bytes,20,opt,name=ack,proto3,oneof"`
+}
+
+type Up_Transfer struct {
+	Transfer *Transfer `protobuf:"bytes,21,opt,name=transfer,proto3,oneof"` // from another shard's gateway
+}
+
+type Up_TransferDone struct {
+	TransferDone *TransferDone `protobuf:"bytes,22,opt,name=transfer_done,json=transferDone,proto3,oneof"`
+}
+
 func (*Up_Attach) isUp_Body() {}
 
 func (*Up_Detach) isUp_Body() {}
@@ -421,6 +478,12 @@ func (*Up_Announce) isUp_Body() {}
 func (*Up_Room) isUp_Body() {}
 
 func (*Up_Ask) isUp_Body() {}
+
+func (*Up_Ack) isUp_Body() {}
+
+func (*Up_Transfer) isUp_Body() {}
+
+func (*Up_TransferDone) isUp_Body() {}
 
 // Down is one message from a shard's gateway to an edge.
 type Down struct {
@@ -444,6 +507,8 @@ type Down struct {
 	//	*Down_Room
 	//	*Down_RoomChange
 	//	*Down_Answer
+	//	*Down_Outbox
+	//	*Down_Contacts
 	Body          isDown_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -629,6 +694,24 @@ func (x *Down) GetAnswer() *Answer {
 	return nil
 }
 
+func (x *Down) GetOutbox() *OutboxBatch {
+	if x != nil {
+		if x, ok := x.Body.(*Down_Outbox); ok {
+			return x.Outbox
+		}
+	}
+	return nil
+}
+
+func (x *Down) GetContacts() *ContactsChanged {
+	if x != nil {
+		if x, ok := x.Body.(*Down_Contacts); ok {
+			return x.Contacts
+		}
+	}
+	return nil
+}
+
 type isDown_Body interface {
 	isDown_Body()
 }
@@ -681,6 +764,14 @@ type Down_Answer struct {
 	Answer *Answer `protobuf:"bytes,21,opt,name=answer,proto3,oneof"`
 }
 
+type Down_Outbox struct {
+	Outbox *OutboxBatch `protobuf:"bytes,22,opt,name=outbox,proto3,oneof"`
+}
+
+type Down_Contacts struct {
+	Contacts *ContactsChanged `protobuf:"bytes,23,opt,name=contacts,proto3,oneof"`
+}
+
 func (*Down_Attached) isDown_Body() {}
 
 func (*Down_Acted) isDown_Body() {}
@@ -704,6 +795,10 @@ func (*Down_Room) isDown_Body() {}
 func (*Down_RoomChange) isDown_Body() {}
 
 func (*Down_Answer) isDown_Body() {}
+
+func (*Down_Outbox) isDown_Body() {}
+
+func (*Down_Contacts) isDown_Body() {}
 
 // Beat goes both ways on a link each second, outside any shard.
 type Beat struct {
@@ -836,6 +931,7 @@ type Attach struct {
 	Client        string                 `protobuf:"bytes,16,opt,name=client,proto3" json:"client,omitempty"`
 	Node          string                 `protobuf:"bytes,17,opt,name=node,proto3" json:"node,omitempty"`     // edge's node name, for explain
 	Claims        []*Claim               `protobuf:"bytes,18,rep,name=claims,proto3" json:"claims,omitempty"` // the session's own, when announced
+	Outbox        *OutboxPosition        `protobuf:"bytes,19,opt,name=outbox,proto3" json:"outbox,omitempty"` // the device reads the outbox from after this; absent: it does not
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -996,6 +1092,65 @@ func (x *Attach) GetClaims() []*Claim {
 	return nil
 }
 
+func (x *Attach) GetOutbox() *OutboxPosition {
+	if x != nil {
+		return x.Outbox
+	}
+	return nil
+}
+
+type OutboxPosition struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Epoch         uint64                 `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"` // 0: none yet
+	Offset        uint64                 `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OutboxPosition) Reset() {
+	*x = OutboxPosition{}
+	mi := &file_actors_link_link_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OutboxPosition) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OutboxPosition) ProtoMessage() {}
+
+func (x *OutboxPosition) ProtoReflect() protoreflect.Message {
+	mi := &file_actors_link_link_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OutboxPosition.ProtoReflect.Descriptor instead.
+func (*OutboxPosition) Descriptor() ([]byte, []int) {
+	return file_actors_link_link_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *OutboxPosition) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *OutboxPosition) GetOffset() uint64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
 type Attached struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Call          uint64                 `protobuf:"varint,1,opt,name=call,proto3" json:"call,omitempty"`
@@ -1008,13 +1163,14 @@ type Attached struct {
 	Resumed       bool                   `protobuf:"varint,8,opt,name=resumed,proto3" json:"resumed,omitempty"`
 	Hidden        uint32                 `protobuf:"varint,9,opt,name=hidden,proto3" json:"hidden,omitempty"` // reciprocity: fields whose rule is "nobody"
 	Self          *SelfView              `protobuf:"bytes,10,opt,name=self,proto3" json:"self,omitempty"`
+	Outbox        *OutboxBatch           `protobuf:"bytes,11,opt,name=outbox,proto3" json:"outbox,omitempty"` // if the attach named a position
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Attached) Reset() {
 	*x = Attached{}
-	mi := &file_actors_link_link_proto_msgTypes[4]
+	mi := &file_actors_link_link_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1026,7 +1182,7 @@ func (x *Attached) String() string {
 func (*Attached) ProtoMessage() {}
 
 func (x *Attached) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[4]
+	mi := &file_actors_link_link_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1039,7 +1195,7 @@ func (x *Attached) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attached.ProtoReflect.Descriptor instead.
 func (*Attached) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{4}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Attached) GetCall() uint64 {
@@ -1112,6 +1268,13 @@ func (x *Attached) GetSelf() *SelfView {
 	return nil
 }
 
+func (x *Attached) GetOutbox() *OutboxBatch {
+	if x != nil {
+		return x.Outbox
+	}
+	return nil
+}
+
 type Detach struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	App           string                 `protobuf:"bytes,1,opt,name=app,proto3" json:"app,omitempty"`
@@ -1129,7 +1292,7 @@ type Detach struct {
 
 func (x *Detach) Reset() {
 	*x = Detach{}
-	mi := &file_actors_link_link_proto_msgTypes[5]
+	mi := &file_actors_link_link_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1141,7 +1304,7 @@ func (x *Detach) String() string {
 func (*Detach) ProtoMessage() {}
 
 func (x *Detach) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[5]
+	mi := &file_actors_link_link_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1154,7 +1317,7 @@ func (x *Detach) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Detach.ProtoReflect.Descriptor instead.
 func (*Detach) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{5}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Detach) GetApp() string {
@@ -1231,7 +1394,7 @@ type Report struct {
 
 func (x *Report) Reset() {
 	*x = Report{}
-	mi := &file_actors_link_link_proto_msgTypes[6]
+	mi := &file_actors_link_link_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1243,7 +1406,7 @@ func (x *Report) String() string {
 func (*Report) ProtoMessage() {}
 
 func (x *Report) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[6]
+	mi := &file_actors_link_link_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1256,7 +1419,7 @@ func (x *Report) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Report.ProtoReflect.Descriptor instead.
 func (*Report) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{6}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Report) GetRows() []*Active {
@@ -1280,7 +1443,7 @@ type Active struct {
 
 func (x *Active) Reset() {
 	*x = Active{}
-	mi := &file_actors_link_link_proto_msgTypes[7]
+	mi := &file_actors_link_link_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1292,7 +1455,7 @@ func (x *Active) String() string {
 func (*Active) ProtoMessage() {}
 
 func (x *Active) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[7]
+	mi := &file_actors_link_link_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1305,7 +1468,7 @@ func (x *Active) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Active.ProtoReflect.Descriptor instead.
 func (*Active) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{7}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Active) GetApp() string {
@@ -1367,6 +1530,13 @@ type Act struct {
 	//	*Act_Relations
 	//	*Act_Kick
 	//	*Act_Revoke
+	//	*Act_Contact
+	//	*Act_Publish
+	//	*Act_NotifyWhen
+	//	*Act_Device
+	//	*Act_Erase
+	//	*Act_Purge
+	//	*Act_Import
 	What          isAct_What `protobuf_oneof:"what"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1374,7 +1544,7 @@ type Act struct {
 
 func (x *Act) Reset() {
 	*x = Act{}
-	mi := &file_actors_link_link_proto_msgTypes[8]
+	mi := &file_actors_link_link_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1386,7 +1556,7 @@ func (x *Act) String() string {
 func (*Act) ProtoMessage() {}
 
 func (x *Act) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[8]
+	mi := &file_actors_link_link_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1399,7 +1569,7 @@ func (x *Act) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Act.ProtoReflect.Descriptor instead.
 func (*Act) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{8}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Act) GetCall() uint64 {
@@ -1507,6 +1677,69 @@ func (x *Act) GetRevoke() *Revoke {
 	return nil
 }
 
+func (x *Act) GetContact() *ContactAct {
+	if x != nil {
+		if x, ok := x.What.(*Act_Contact); ok {
+			return x.Contact
+		}
+	}
+	return nil
+}
+
+func (x *Act) GetPublish() *Publish {
+	if x != nil {
+		if x, ok := x.What.(*Act_Publish); ok {
+			return x.Publish
+		}
+	}
+	return nil
+}
+
+func (x *Act) GetNotifyWhen() *NotifyWhen {
+	if x != nil {
+		if x, ok := x.What.(*Act_NotifyWhen); ok {
+			return x.NotifyWhen
+		}
+	}
+	return nil
+}
+
+func (x *Act) GetDevice() *DeviceSet {
+	if x != nil {
+		if x, ok := x.What.(*Act_Device); ok {
+			return x.Device
+		}
+	}
+	return nil
+}
+
+func (x *Act) GetErase() bool {
+	if x != nil {
+		if x, ok := x.What.(*Act_Erase); ok {
+			return x.Erase
+		}
+	}
+	return false
+}
+
+func (x *Act) GetPurge() uint64 {
+	if x != nil {
+		if x, ok := x.What.(*Act_Purge); ok {
+			return x.Purge
+		}
+	}
+	return 0
+}
+
+func (x *Act) GetImport() *Import {
+	if x != nil {
+		if x, ok := x.What.(*Act_Import); ok {
+			return x.Import
+		}
+	}
+	return nil
+}
+
 type isAct_What interface {
 	isAct_What()
 }
@@ -1539,6 +1772,34 @@ type Act_Revoke struct {
 	Revoke *Revoke `protobuf:"bytes,16,opt,name=revoke,proto3,oneof"`
 }
 
+type Act_Contact struct {
+	Contact *ContactAct `protobuf:"bytes,17,opt,name=contact,proto3,oneof"`
+}
+
+type Act_Publish struct {
+	Publish *Publish `protobuf:"bytes,18,opt,name=publish,proto3,oneof"`
+}
+
+type Act_NotifyWhen struct {
+	NotifyWhen *NotifyWhen `protobuf:"bytes,19,opt,name=notify_when,json=notifyWhen,proto3,oneof"`
+}
+
+type Act_Device struct {
+	Device *DeviceSet `protobuf:"bytes,20,opt,name=device,proto3,oneof"`
+}
+
+type Act_Erase struct {
+	Erase bool `protobuf:"varint,21,opt,name=erase,proto3,oneof"` // all that is stored of the user
+}
+
+type Act_Purge struct {
+	Purge uint64 `protobuf:"varint,22,opt,name=purge,proto3,oneof"` // drop the outbox; the new epoch
+}
+
+type Act_Import struct {
+	Import *Import `protobuf:"bytes,23,opt,name=import,proto3,oneof"`
+}
+
 func (*Act_Claim) isAct_What() {}
 
 func (*Act_EndClaim) isAct_What() {}
@@ -1553,19 +1814,35 @@ func (*Act_Kick) isAct_What() {}
 
 func (*Act_Revoke) isAct_What() {}
 
+func (*Act_Contact) isAct_What() {}
+
+func (*Act_Publish) isAct_What() {}
+
+func (*Act_NotifyWhen) isAct_What() {}
+
+func (*Act_Device) isAct_What() {}
+
+func (*Act_Erase) isAct_What() {}
+
+func (*Act_Purge) isAct_What() {}
+
+func (*Act_Import) isAct_What() {}
+
 type Acted struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Call          uint64                 `protobuf:"varint,1,opt,name=call,proto3" json:"call,omitempty"`
 	Code          Code                   `protobuf:"varint,2,opt,name=code,proto3,enum=muster.link.Code" json:"code,omitempty"`
 	Message       string                 `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
 	Conn          uint64                 `protobuf:"varint,4,opt,name=conn,proto3" json:"conn,omitempty"`
+	Published     *Published             `protobuf:"bytes,5,opt,name=published,proto3" json:"published,omitempty"`
+	Contact       *ContactRow            `protobuf:"bytes,6,opt,name=contact,proto3" json:"contact,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Acted) Reset() {
 	*x = Acted{}
-	mi := &file_actors_link_link_proto_msgTypes[9]
+	mi := &file_actors_link_link_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1577,7 +1854,7 @@ func (x *Acted) String() string {
 func (*Acted) ProtoMessage() {}
 
 func (x *Acted) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[9]
+	mi := &file_actors_link_link_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1590,7 +1867,7 @@ func (x *Acted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Acted.ProtoReflect.Descriptor instead.
 func (*Acted) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{9}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Acted) GetCall() uint64 {
@@ -1621,6 +1898,1191 @@ func (x *Acted) GetConn() uint64 {
 	return 0
 }
 
+func (x *Acted) GetPublished() *Published {
+	if x != nil {
+		return x.Published
+	}
+	return nil
+}
+
+func (x *Acted) GetContact() *ContactRow {
+	if x != nil {
+		return x.Contact
+	}
+	return nil
+}
+
+type ContactAct struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	User          string                 `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	Action        uint32                 `protobuf:"varint,2,opt,name=action,proto3" json:"action,omitempty"` // presence.ContactAction
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ContactAct) Reset() {
+	*x = ContactAct{}
+	mi := &file_actors_link_link_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ContactAct) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ContactAct) ProtoMessage() {}
+
+func (x *ContactAct) ProtoReflect() protoreflect.Message {
+	mi := &file_actors_link_link_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ContactAct.ProtoReflect.Descriptor instead.
+func (*ContactAct) Descriptor() ([]byte, []int) {
+	return file_actors_link_link_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ContactAct) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *ContactAct) GetAction() uint32 {
+	if x != nil {
+		return x.Action
+	}
+	return 0
+}
+
+// Import sets relations without asking anybody: both sides must be imported.
+type Import struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Replace       bool                   `protobuf:"varint,1,opt,name=replace,proto3" json:"replace,omitempty"` // relations that are not named end
+	Rows          []*ContactRow          `protobuf:"bytes,2,rep,name=rows,proto3" json:"rows,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Import) Reset() {
+	*x = Import{}
+	mi := &file_actors_link_link_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Import) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Import) ProtoMessage() {}
+
+func (x *Import) ProtoReflect() protoreflect.Message {
+	mi := &file_actors_link_link_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Import.ProtoReflect.Descriptor instead.
+func (*Import) Descriptor() ([]byte, []int) {
+	return file_actors_link_link_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *Import) GetReplace() bool {
+	if x != nil {
+		return x.Replace
+	}
+	return false
+}
+
+func (x *Import) GetRows() []*ContactRow {
+	if x != nil {
+		return x.Rows
+	}
+	return nil
+}
+
+type ContactRow struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	User          string                 `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	To            bool                   `protobuf:"varint,2,opt,name=to,proto3" json:"to,omitempty"`     // this user may see the contact
+	From          bool                   `protobuf:"varint,3,opt,name=from,proto3" json:"from,omitempty"` // the contact may see this user
+	PendingOut    bool                   `protobuf:"varint,4,opt,name=pending_out,json=pendingOut,proto3" json:"pending_out,omitempty"`
+	PendingIn     bool                   `protobuf:"varint,5,opt,name=pending_in,json=pendingIn,proto3" json:"pending_in,omitempty"`
+	Approved      bool                   `protobuf:"varint,6,opt,name=approved,proto3" json:"approved,omitempty"` // in advance
+	Blocked       bool                   `protobuf:"varint,7,opt,name=blocked,proto3" json:"blocked,omitempty"`
+	BlockedBy     bool                   `protobuf:"varint,8,opt,name=blocked_by,json=blockedBy,proto3" json:"blocked_by,omitempty"` // never leaves the edge
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ContactRow) Reset() {
+	*x = ContactRow{}
+	mi := &file_actors_link_link_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ContactRow) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ContactRow) ProtoMessage() {}
+
+func (x *ContactRow) ProtoReflect() protoreflect.Message {
+	mi := &file_actors_link_link_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ContactRow.ProtoReflect.Descriptor instead.
+func (*ContactRow) Descriptor() ([]byte, []int) {
+	return file_actors_link_link_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ContactRow) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *ContactRow) GetTo() bool {
+	if x != nil {
+		return x.To
+	}
+	return false
+}
+
+func (x *ContactRow) GetFrom() bool {
+	if x != nil {
+		return x.From
+	}
+	return false
+}
+
+func (x *ContactRow) GetPendingOut() bool {
+	if x != nil {
+		return x.PendingOut
+	}
+	return false
+}
+
+func (x *ContactRow) GetPendingIn() bool {
+	if x != nil {
+		return x.PendingIn
+	}
+	return false
+}
+
+func (x *ContactRow) GetApproved() bool {
+	if x != nil {
+		return x.Approved
+	}
+	return false
+}
+
+func (x *ContactRow) GetBlocked() bool {
+	if x != nil {
+		return x.Blocked
+	}
+	return false
+}
+
+func (x *ContactRow) GetBlockedBy() bool {
+	if x != nil {
+		return x.BlockedBy
+	}
+	return false
+}
+
+// ContactsChanged goes to edges with conns of the user.
+type ContactsChanged struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	App           string                 `protobuf:"bytes,1,opt,name=app,proto3" json:"app,omitempty"`
+	User          string                 `protobuf:"bytes,2,opt,name=user,proto3" json:"user,omitempty"`
+	Rows          []*ContactRow          `protobuf:"bytes,3,rep,name=rows,proto3" json:"rows,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ContactsChanged) Reset() {
+	*x = ContactsChanged{}
+	mi := &file_actors_link_link_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ContactsChanged) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ContactsChanged) ProtoMessage() {}
+
+func (x *ContactsChanged) ProtoReflect() protoreflect.Message {
+	mi := &file_actors_link_link_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ContactsChanged.ProtoReflect.Descriptor instead.
+func (*ContactsChanged) Descriptor() ([]byte, []int) {
+	return file_actors_link_link_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *ContactsChanged) GetApp() string {
+	if x != nil {
+		return x.App
+	}
+	return ""
+}
+
+func (x *ContactsChanged) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *ContactsChanged) GetRows() []*ContactRow {
+	if x != nil {
+		return x.Rows
+	}
+	return nil
+}
+
+type Publish struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Sender        string                 `protobuf:"bytes,1,opt,name=sender,proto3" json:"sender,omitempty"`                     // user id; "": the application
+	Id            []byte                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`                             // client id, 16 bytes: UUIDv7 or ULID
+	ClientId      string                 `protobuf:"bytes,3,opt,name=client_id,json=clientId,proto3" json:"client_id,omitempty"` // as the client wrote it
+	Body          string                 `protobuf:"bytes,4,opt,name=body,proto3" json:"body,omitempty"`                         // JSON
+	Class         uint32                 `protobuf:"varint,5,opt,name=class,proto3" json:"class,omitempty"`                      // presence.Urgency
+	TtlMs         int64                  `protobuf:"varint,6,opt,name=ttl_ms,json=ttlMs,proto3" json:"ttl_ms,omitempty"`         // 0: default
+	Collapse      string                 `protobuf:"bytes,7,opt,name=collapse,proto3" json:"collapse,omitempty"`
+	AnyDevice     bool                   `protobuf:"varint,8,opt,name=any_device,json=anyDevice,proto3" json:"any_device,omitempty"` // the first ack is enough
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Publish) Reset() {
+	*x = Publish{}
+	mi := &file_actors_link_link_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Publish) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Publish) ProtoMessage() {}
+
+func (x *Publish) ProtoReflect() protoreflect.Message {
+	mi := &file_actors_link_link_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Publish.ProtoReflect.Descriptor instead.
+func (*Publish) Descriptor() ([]byte, []int) {
+	return file_actors_link_link_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Publish) GetSender() string {
+	if x != nil {
+		return x.Sender
+	}
+	return ""
+}
+
+func (x *Publish) GetId() []byte {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+func (x *Publish) GetClientId() string {
+	if x != nil {
+		return x.ClientId
+	}
+	return ""
+}
+
+func (x *Publish) GetBody() string {
+	if x != nil {
+		return x.Body
+	}
+	return ""
+}
+
+func (x *Publish) GetClass() uint32 {
+	if x != nil {
+		return x.Class
+	}
+	return 0
+}
+
+func (x *Publish) GetTtlMs() int64 {
+	if x != nil {
+		return x.TtlMs
+	}
+	return 0
+}
+
+func (x *Publish) GetCollapse() string {
+	if x != nil {
+		return x.Collapse
+	}
+	return ""
+}
+
+func (x *Publish) GetAnyDevice() bool {
+	if x != nil {
+		return x.AnyDevice
+	}
+	return false
+}
+
+type Published struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Epoch         uint64                 `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Offset        uint64                 `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"`
+	At            int64                  `protobuf:"varint,3,opt,name=at,proto3" json:"at,omitempty"` // Unix ms
+	Duplicate     bool                   `protobuf:"varint,4,opt,name=duplicate,proto3" json:"duplicate,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Published) Reset() {
+	*x = Published{}
+	mi := &file_actors_link_link_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Published) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Published) ProtoMessage() {}
+
+func (x *Published) ProtoReflect() protoreflect.Message {
+	mi := &file_actors_link_link_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Published.ProtoReflect.Descriptor instead.
+func (*Published) Descriptor() ([]byte, []int) {
+	return file_actors_link_link_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *Published) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *Published) GetOffset() uint64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *Published) GetAt() int64 {
+	if x != nil {
+		return x.At
+	}
+	return 0
+}
+
+func (x *Published) GetDuplicate() bool {
+	if x != nil {
+		return x.Duplicate
+	}
+	return false
+}
+
+type NotifyWhen struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	User          string                 `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"` // whom to wait for; Act.user is who asks
+	TtlMs         int64                  `protobuf:"varint,2,opt,name=ttl_ms,json=ttlMs,proto3" json:"ttl_ms,omitempty"`
+	End           bool                   `protobuf:"varint,3,opt,name=end,proto3" json:"end,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NotifyWhen) Reset() {
+	*x = NotifyWhen{}
+	mi := &file_actors_link_link_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NotifyWhen) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NotifyWhen) ProtoMessage() {}
+
+func (x *NotifyWhen) ProtoReflect() protoreflect.Message {
+	mi := &file_actors_link_link_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NotifyWhen.ProtoReflect.Descriptor instead.
+func (*NotifyWhen) Descriptor() ([]byte, []int) {
+	return file_actors_link_link_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *NotifyWhen) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *NotifyWhen) GetTtlMs() int64 {
+	if x != nil {
+		return x.TtlMs
+	}
+	return 0
+}
+
+func (x *NotifyWhen) GetEnd() bool {
+	if x != nil {
+		return x.End
+	}
+	return false
+}
+
+type DeviceSet struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Device        string                 `protobuf:"bytes,1,opt,name=device,proto3" json:"device,omitempty"`
+	Provider      string                 `protobuf:"bytes,2,opt,name=provider,proto3" json:"provider,omitempty"`
+	Token         string                 `protobuf:"bytes,3,opt,name=token,proto3" json:"token,omitempty"`
+	Forget        bool                   `protobuf:"varint,4,opt,name=forget,proto3" json:"forget,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeviceSet) Reset() {
+	*x = DeviceSet{}
+	mi := &file_actors_link_link_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeviceSet) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeviceSet) ProtoMessage() {}
+
+func (x *DeviceSet) ProtoReflect() protoreflect.Message {
+	mi := &file_actors_link_link_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeviceSet.ProtoReflect.Descriptor instead.
+func (*DeviceSet) Descriptor() ([]byte, []int) {
+	return file_actors_link_link_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *DeviceSet) GetDevice() string {
+	if x != nil {
+		return x.Device
+	}
+	return ""
+}
+
+func (x *DeviceSet) GetProvider() string {
+	if x != nil {
+		return x.Provider
+	}
+	return ""
+}
+
+func (x *DeviceSet) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *DeviceSet) GetForget() bool {
+	if x != nil {
+		return x.Forget
+	}
+	return false
+}
+
+type OutboxAck struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	App           string                 `protobuf:"bytes,1,opt,name=app,proto3" json:"app,omitempty"`
+	User          string                 `protobuf:"bytes,2,opt,name=user,proto3" json:"user,omitempty"`
+	Session       string                 `protobuf:"bytes,3,opt,name=session,proto3" json:"session,omitempty"`
+	Conn          uint64                 `protobuf:"varint,4,opt,name=conn,proto3" json:"conn,omitempty"`
+	Epoch         uint64                 `protobuf:"varint,5,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Offset        uint64                 `protobuf:"varint,6,opt,name=offset,proto3" json:"offset,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OutboxAck) Reset() {
+	*x = OutboxAck{}
+	mi := &file_actors_link_link_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OutboxAck) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OutboxAck) ProtoMessage() {}
+
+func (x *OutboxAck) ProtoReflect() protoreflect.Message {
+	mi := &file_actors_link_link_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OutboxAck.ProtoReflect.Descriptor instead.
+func (*OutboxAck) Descriptor() ([]byte, []int) {
+	return file_actors_link_link_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *OutboxAck) GetApp() string {
+	if x != nil {
+		return x.App
+	}
+	return ""
+}
+
+func (x *OutboxAck) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *OutboxAck) GetSession() string {
+	if x != nil {
+		return x.Session
+	}
+	return ""
+}
+
+func (x *OutboxAck) GetConn() uint64 {
+	if x != nil {
+		return x.Conn
+	}
+	return 0
+}
+
+func (x *OutboxAck) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *OutboxAck) GetOffset() uint64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+// OutboxBatch is for one conn.
+type OutboxBatch struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	App           string                 `protobuf:"bytes,1,opt,name=app,proto3" json:"app,omitempty"`
+	User          string                 `protobuf:"bytes,2,opt,name=user,proto3" json:"user,omitempty"`
+	Conn          uint64                 `protobuf:"varint,3,opt,name=conn,proto3" json:"conn,omitempty"`
+	Epoch         uint64                 `protobuf:"varint,4,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Head          uint64                 `protobuf:"varint,5,opt,name=head,proto3" json:"head,omitempty"`
+	Entries       []*OutboxEntry         `protobuf:"bytes,6,rep,name=entries,proto3" json:"entries,omitempty"`
+	Gap           *OutboxGap             `protobuf:"bytes,7,opt,name=gap,proto3" json:"gap,omitempty"`
+	Reset_        bool                   `protobuf:"varint,8,opt,name=reset,proto3" json:"reset,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OutboxBatch) Reset() {
+	*x = OutboxBatch{}
+	mi := &file_actors_link_link_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OutboxBatch) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OutboxBatch) ProtoMessage() {}
+
+func (x *OutboxBatch) ProtoReflect() protoreflect.Message {
+	mi := &file_actors_link_link_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OutboxBatch.ProtoReflect.Descriptor instead.
+func (*OutboxBatch) Descriptor() ([]byte, []int) {
+	return file_actors_link_link_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *OutboxBatch) GetApp() string {
+	if x != nil {
+		return x.App
+	}
+	return ""
+}
+
+func (x *OutboxBatch) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *OutboxBatch) GetConn() uint64 {
+	if x != nil {
+		return x.Conn
+	}
+	return 0
+}
+
+func (x *OutboxBatch) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *OutboxBatch) GetHead() uint64 {
+	if x != nil {
+		return x.Head
+	}
+	return 0
+}
+
+func (x *OutboxBatch) GetEntries() []*OutboxEntry {
+	if x != nil {
+		return x.Entries
+	}
+	return nil
+}
+
+func (x *OutboxBatch) GetGap() *OutboxGap {
+	if x != nil {
+		return x.Gap
+	}
+	return nil
+}
+
+func (x *OutboxBatch) GetReset_() bool {
+	if x != nil {
+		return x.Reset_
+	}
+	return false
+}
+
+type OutboxGap struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	From          uint64                 `protobuf:"varint,1,opt,name=from,proto3" json:"from,omitempty"`
+	To            uint64                 `protobuf:"varint,2,opt,name=to,proto3" json:"to,omitempty"`
+	Reason        uint32                 `protobuf:"varint,3,opt,name=reason,proto3" json:"reason,omitempty"` // presence.GapReason
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OutboxGap) Reset() {
+	*x = OutboxGap{}
+	mi := &file_actors_link_link_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OutboxGap) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OutboxGap) ProtoMessage() {}
+
+func (x *OutboxGap) ProtoReflect() protoreflect.Message {
+	mi := &file_actors_link_link_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OutboxGap.ProtoReflect.Descriptor instead.
+func (*OutboxGap) Descriptor() ([]byte, []int) {
+	return file_actors_link_link_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *OutboxGap) GetFrom() uint64 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+func (x *OutboxGap) GetTo() uint64 {
+	if x != nil {
+		return x.To
+	}
+	return 0
+}
+
+func (x *OutboxGap) GetReason() uint32 {
+	if x != nil {
+		return x.Reason
+	}
+	return 0
+}
+
+type OutboxEntry struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Offset        uint64                 `protobuf:"varint,1,opt,name=offset,proto3" json:"offset,omitempty"`
+	ClientId      string                 `protobuf:"bytes,2,opt,name=client_id,json=clientId,proto3" json:"client_id,omitempty"`
+	Sender        string                 `protobuf:"bytes,3,opt,name=sender,proto3" json:"sender,omitempty"`
+	Type          uint32                 `protobuf:"varint,4,opt,name=type,proto3" json:"type,omitempty"` // presence.EntryType
+	Class         uint32                 `protobuf:"varint,5,opt,name=class,proto3" json:"class,omitempty"`
+	At            int64                  `protobuf:"varint,6,opt,name=at,proto3" json:"at,omitempty"`
+	Until         int64                  `protobuf:"varint,7,opt,name=until,proto3" json:"until,omitempty"`
+	Collapse      string                 `protobuf:"bytes,8,opt,name=collapse,proto3" json:"collapse,omitempty"`
+	Body          string                 `protobuf:"bytes,9,opt,name=body,proto3" json:"body,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OutboxEntry) Reset() {
+	*x = OutboxEntry{}
+	mi := &file_actors_link_link_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OutboxEntry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OutboxEntry) ProtoMessage() {}
+
+func (x *OutboxEntry) ProtoReflect() protoreflect.Message {
+	mi := &file_actors_link_link_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OutboxEntry.ProtoReflect.Descriptor instead.
+func (*OutboxEntry) Descriptor() ([]byte, []int) {
+	return file_actors_link_link_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *OutboxEntry) GetOffset() uint64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *OutboxEntry) GetClientId() string {
+	if x != nil {
+		return x.ClientId
+	}
+	return ""
+}
+
+func (x *OutboxEntry) GetSender() string {
+	if x != nil {
+		return x.Sender
+	}
+	return ""
+}
+
+func (x *OutboxEntry) GetType() uint32 {
+	if x != nil {
+		return x.Type
+	}
+	return 0
+}
+
+func (x *OutboxEntry) GetClass() uint32 {
+	if x != nil {
+		return x.Class
+	}
+	return 0
+}
+
+func (x *OutboxEntry) GetAt() int64 {
+	if x != nil {
+		return x.At
+	}
+	return 0
+}
+
+func (x *OutboxEntry) GetUntil() int64 {
+	if x != nil {
+		return x.Until
+	}
+	return 0
+}
+
+func (x *OutboxEntry) GetCollapse() string {
+	if x != nil {
+		return x.Collapse
+	}
+	return ""
+}
+
+func (x *OutboxEntry) GetBody() string {
+	if x != nil {
+		return x.Body
+	}
+	return ""
+}
+
+// Transfer tells a user of another shard what a change here means for it. The sending shard keeps it until
+// TransferDone; (source, generation, seq) makes it idempotent.
+type Transfer struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Source     uint32                 `protobuf:"varint,1,opt,name=source,proto3" json:"source,omitempty"`         // shard
+	Generation uint64                 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"` // of the source shard
+	Seq        uint64                 `protobuf:"varint,3,opt,name=seq,proto3" json:"seq,omitempty"`
+	App        string                 `protobuf:"bytes,4,opt,name=app,proto3" json:"app,omitempty"`
+	User       string                 `protobuf:"bytes,5,opt,name=user,proto3" json:"user,omitempty"` // whom it is for
+	From       string                 `protobuf:"bytes,6,opt,name=from,proto3" json:"from,omitempty"` // the user whose change it is
+	At         int64                  `protobuf:"varint,7,opt,name=at,proto3" json:"at,omitempty"`
+	// Types that are valid to be assigned to What:
+	//
+	//	*Transfer_BlockedBy
+	//	*Transfer_Contact
+	//	*Transfer_NotifyWhen
+	//	*Transfer_Publish
+	//	*Transfer_Erased
+	What          isTransfer_What `protobuf_oneof:"what"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Transfer) Reset() {
+	*x = Transfer{}
+	mi := &file_actors_link_link_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Transfer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Transfer) ProtoMessage() {}
+
+func (x *Transfer) ProtoReflect() protoreflect.Message {
+	mi := &file_actors_link_link_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Transfer.ProtoReflect.Descriptor instead.
+func (*Transfer) Descriptor() ([]byte, []int) {
+	return file_actors_link_link_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *Transfer) GetSource() uint32 {
+	if x != nil {
+		return x.Source
+	}
+	return 0
+}
+
+func (x *Transfer) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *Transfer) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *Transfer) GetApp() string {
+	if x != nil {
+		return x.App
+	}
+	return ""
+}
+
+func (x *Transfer) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *Transfer) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *Transfer) GetAt() int64 {
+	if x != nil {
+		return x.At
+	}
+	return 0
+}
+
+func (x *Transfer) GetWhat() isTransfer_What {
+	if x != nil {
+		return x.What
+	}
+	return nil
+}
+
+func (x *Transfer) GetBlockedBy() bool {
+	if x != nil {
+		if x, ok := x.What.(*Transfer_BlockedBy); ok {
+			return x.BlockedBy
+		}
+	}
+	return false
+}
+
+func (x *Transfer) GetContact() uint32 {
+	if x != nil {
+		if x, ok := x.What.(*Transfer_Contact); ok {
+			return x.Contact
+		}
+	}
+	return 0
+}
+
+func (x *Transfer) GetNotifyWhen() *NotifyWhen {
+	if x != nil {
+		if x, ok := x.What.(*Transfer_NotifyWhen); ok {
+			return x.NotifyWhen
+		}
+	}
+	return nil
+}
+
+func (x *Transfer) GetPublish() *Publish {
+	if x != nil {
+		if x, ok := x.What.(*Transfer_Publish); ok {
+			return x.Publish
+		}
+	}
+	return nil
+}
+
+func (x *Transfer) GetErased() bool {
+	if x != nil {
+		if x, ok := x.What.(*Transfer_Erased); ok {
+			return x.Erased
+		}
+	}
+	return false
+}
+
+type isTransfer_What interface {
+	isTransfer_What()
+}
+
+type Transfer_BlockedBy struct {
+	BlockedBy bool `protobuf:"varint,10,opt,name=blocked_by,json=blockedBy,proto3,oneof"`
+}
+
+type Transfer_Contact struct {
+	Contact uint32 `protobuf:"varint,11,opt,name=contact,proto3,oneof"` // presence.ContactStanza
+}
+
+type Transfer_NotifyWhen struct {
+	NotifyWhen *NotifyWhen `protobuf:"bytes,12,opt,name=notify_when,json=notifyWhen,proto3,oneof"`
+}
+
+type Transfer_Publish struct {
+	Publish *Publish `protobuf:"bytes,13,opt,name=publish,proto3,oneof"` // into the outbox of user
+}
+
+type Transfer_Erased struct {
+	Erased bool `protobuf:"varint,14,opt,name=erased,proto3,oneof"` // from is gone: forget it
+}
+
+func (*Transfer_BlockedBy) isTransfer_What() {}
+
+func (*Transfer_Contact) isTransfer_What() {}
+
+func (*Transfer_NotifyWhen) isTransfer_What() {}
+
+func (*Transfer_Publish) isTransfer_What() {}
+
+func (*Transfer_Erased) isTransfer_What() {}
+
+type TransferDone struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Source        uint32                 `protobuf:"varint,1,opt,name=source,proto3" json:"source,omitempty"`
+	Generation    uint64                 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`
+	Seq           uint64                 `protobuf:"varint,3,opt,name=seq,proto3" json:"seq,omitempty"`
+	Code          Code                   `protobuf:"varint,4,opt,name=code,proto3,enum=muster.link.Code" json:"code,omitempty"` // OK: stored; what cannot be stored ever is an outcome, too
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TransferDone) Reset() {
+	*x = TransferDone{}
+	mi := &file_actors_link_link_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TransferDone) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TransferDone) ProtoMessage() {}
+
+func (x *TransferDone) ProtoReflect() protoreflect.Message {
+	mi := &file_actors_link_link_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TransferDone.ProtoReflect.Descriptor instead.
+func (*TransferDone) Descriptor() ([]byte, []int) {
+	return file_actors_link_link_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *TransferDone) GetSource() uint32 {
+	if x != nil {
+		return x.Source
+	}
+	return 0
+}
+
+func (x *TransferDone) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *TransferDone) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *TransferDone) GetCode() Code {
+	if x != nil {
+		return x.Code
+	}
+	return Code_OK
+}
+
 type Claim struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -1638,7 +3100,7 @@ type Claim struct {
 
 func (x *Claim) Reset() {
 	*x = Claim{}
-	mi := &file_actors_link_link_proto_msgTypes[10]
+	mi := &file_actors_link_link_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1650,7 +3112,7 @@ func (x *Claim) String() string {
 func (*Claim) ProtoMessage() {}
 
 func (x *Claim) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[10]
+	mi := &file_actors_link_link_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1663,7 +3125,7 @@ func (x *Claim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Claim.ProtoReflect.Descriptor instead.
 func (*Claim) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{10}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Claim) GetId() string {
@@ -1740,7 +3202,7 @@ type Rule struct {
 
 func (x *Rule) Reset() {
 	*x = Rule{}
-	mi := &file_actors_link_link_proto_msgTypes[11]
+	mi := &file_actors_link_link_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1752,7 +3214,7 @@ func (x *Rule) String() string {
 func (*Rule) ProtoMessage() {}
 
 func (x *Rule) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[11]
+	mi := &file_actors_link_link_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1765,7 +3227,7 @@ func (x *Rule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rule.ProtoReflect.Descriptor instead.
 func (*Rule) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{11}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Rule) GetField() uint32 {
@@ -1800,7 +3262,7 @@ type Grant struct {
 
 func (x *Grant) Reset() {
 	*x = Grant{}
-	mi := &file_actors_link_link_proto_msgTypes[12]
+	mi := &file_actors_link_link_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1812,7 +3274,7 @@ func (x *Grant) String() string {
 func (*Grant) ProtoMessage() {}
 
 func (x *Grant) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[12]
+	mi := &file_actors_link_link_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1825,7 +3287,7 @@ func (x *Grant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Grant.ProtoReflect.Descriptor instead.
 func (*Grant) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{12}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Grant) GetTo() string {
@@ -1859,7 +3321,7 @@ type Audience struct {
 
 func (x *Audience) Reset() {
 	*x = Audience{}
-	mi := &file_actors_link_link_proto_msgTypes[13]
+	mi := &file_actors_link_link_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1871,7 +3333,7 @@ func (x *Audience) String() string {
 func (*Audience) ProtoMessage() {}
 
 func (x *Audience) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[13]
+	mi := &file_actors_link_link_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1884,7 +3346,7 @@ func (x *Audience) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Audience.ProtoReflect.Descriptor instead.
 func (*Audience) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{13}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Audience) GetRules() []*Rule {
@@ -1916,7 +3378,7 @@ type Relations struct {
 
 func (x *Relations) Reset() {
 	*x = Relations{}
-	mi := &file_actors_link_link_proto_msgTypes[14]
+	mi := &file_actors_link_link_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1928,7 +3390,7 @@ func (x *Relations) String() string {
 func (*Relations) ProtoMessage() {}
 
 func (x *Relations) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[14]
+	mi := &file_actors_link_link_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1941,7 +3403,7 @@ func (x *Relations) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Relations.ProtoReflect.Descriptor instead.
 func (*Relations) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{14}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Relations) GetContactsAdd() []string {
@@ -1998,7 +3460,7 @@ type Kick struct {
 
 func (x *Kick) Reset() {
 	*x = Kick{}
-	mi := &file_actors_link_link_proto_msgTypes[15]
+	mi := &file_actors_link_link_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2010,7 +3472,7 @@ func (x *Kick) String() string {
 func (*Kick) ProtoMessage() {}
 
 func (x *Kick) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[15]
+	mi := &file_actors_link_link_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2023,7 +3485,7 @@ func (x *Kick) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Kick.ProtoReflect.Descriptor instead.
 func (*Kick) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{15}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Kick) GetDevice() string {
@@ -2065,7 +3527,7 @@ type Revoke struct {
 
 func (x *Revoke) Reset() {
 	*x = Revoke{}
-	mi := &file_actors_link_link_proto_msgTypes[16]
+	mi := &file_actors_link_link_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2077,7 +3539,7 @@ func (x *Revoke) String() string {
 func (*Revoke) ProtoMessage() {}
 
 func (x *Revoke) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[16]
+	mi := &file_actors_link_link_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2090,7 +3552,7 @@ func (x *Revoke) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revoke.ProtoReflect.Descriptor instead.
 func (*Revoke) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{16}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Revoke) GetBefore() int64 {
@@ -2129,7 +3591,7 @@ type Interest struct {
 
 func (x *Interest) Reset() {
 	*x = Interest{}
-	mi := &file_actors_link_link_proto_msgTypes[17]
+	mi := &file_actors_link_link_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2141,7 +3603,7 @@ func (x *Interest) String() string {
 func (*Interest) ProtoMessage() {}
 
 func (x *Interest) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[17]
+	mi := &file_actors_link_link_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2154,7 +3616,7 @@ func (x *Interest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interest.ProtoReflect.Descriptor instead.
 func (*Interest) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{17}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Interest) GetCall() uint64 {
@@ -2213,7 +3675,7 @@ type Query struct {
 
 func (x *Query) Reset() {
 	*x = Query{}
-	mi := &file_actors_link_link_proto_msgTypes[18]
+	mi := &file_actors_link_link_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2225,7 +3687,7 @@ func (x *Query) String() string {
 func (*Query) ProtoMessage() {}
 
 func (x *Query) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[18]
+	mi := &file_actors_link_link_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2238,7 +3700,7 @@ func (x *Query) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Query.ProtoReflect.Descriptor instead.
 func (*Query) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{18}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Query) GetCall() uint64 {
@@ -2286,7 +3748,7 @@ type Device struct {
 
 func (x *Device) Reset() {
 	*x = Device{}
-	mi := &file_actors_link_link_proto_msgTypes[19]
+	mi := &file_actors_link_link_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2298,7 +3760,7 @@ func (x *Device) String() string {
 func (*Device) ProtoMessage() {}
 
 func (x *Device) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[19]
+	mi := &file_actors_link_link_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2311,7 +3773,7 @@ func (x *Device) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Device.ProtoReflect.Descriptor instead.
 func (*Device) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{19}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Device) GetClass() uint32 {
@@ -2347,7 +3809,7 @@ type View struct {
 
 func (x *View) Reset() {
 	*x = View{}
-	mi := &file_actors_link_link_proto_msgTypes[20]
+	mi := &file_actors_link_link_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2359,7 +3821,7 @@ func (x *View) String() string {
 func (*View) ProtoMessage() {}
 
 func (x *View) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[20]
+	mi := &file_actors_link_link_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2372,7 +3834,7 @@ func (x *View) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use View.ProtoReflect.Descriptor instead.
 func (*View) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{20}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *View) GetMask() uint32 {
@@ -2459,7 +3921,7 @@ type Row struct {
 
 func (x *Row) Reset() {
 	*x = Row{}
-	mi := &file_actors_link_link_proto_msgTypes[21]
+	mi := &file_actors_link_link_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2471,7 +3933,7 @@ func (x *Row) String() string {
 func (*Row) ProtoMessage() {}
 
 func (x *Row) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[21]
+	mi := &file_actors_link_link_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2484,7 +3946,7 @@ func (x *Row) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Row.ProtoReflect.Descriptor instead.
 func (*Row) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{21}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Row) GetUser() string {
@@ -2534,7 +3996,7 @@ type Views struct {
 
 func (x *Views) Reset() {
 	*x = Views{}
-	mi := &file_actors_link_link_proto_msgTypes[22]
+	mi := &file_actors_link_link_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2546,7 +4008,7 @@ func (x *Views) String() string {
 func (*Views) ProtoMessage() {}
 
 func (x *Views) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[22]
+	mi := &file_actors_link_link_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2559,7 +4021,7 @@ func (x *Views) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Views.ProtoReflect.Descriptor instead.
 func (*Views) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{22}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Views) GetCall() uint64 {
@@ -2604,7 +4066,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_actors_link_link_proto_msgTypes[23]
+	mi := &file_actors_link_link_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2616,7 +4078,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[23]
+	mi := &file_actors_link_link_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2629,7 +4091,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{23}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Change) GetApp() string {
@@ -2675,7 +4137,7 @@ type Remask struct {
 
 func (x *Remask) Reset() {
 	*x = Remask{}
-	mi := &file_actors_link_link_proto_msgTypes[24]
+	mi := &file_actors_link_link_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2687,7 +4149,7 @@ func (x *Remask) String() string {
 func (*Remask) ProtoMessage() {}
 
 func (x *Remask) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[24]
+	mi := &file_actors_link_link_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2700,7 +4162,7 @@ func (x *Remask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Remask.ProtoReflect.Descriptor instead.
 func (*Remask) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{24}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Remask) GetApp() string {
@@ -2763,7 +4225,7 @@ type SelfView struct {
 
 func (x *SelfView) Reset() {
 	*x = SelfView{}
-	mi := &file_actors_link_link_proto_msgTypes[25]
+	mi := &file_actors_link_link_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2775,7 +4237,7 @@ func (x *SelfView) String() string {
 func (*SelfView) ProtoMessage() {}
 
 func (x *SelfView) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[25]
+	mi := &file_actors_link_link_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2788,7 +4250,7 @@ func (x *SelfView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SelfView.ProtoReflect.Descriptor instead.
 func (*SelfView) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{25}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *SelfView) GetApp() string {
@@ -2869,7 +4331,7 @@ type Typing struct {
 
 func (x *Typing) Reset() {
 	*x = Typing{}
-	mi := &file_actors_link_link_proto_msgTypes[26]
+	mi := &file_actors_link_link_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2881,7 +4343,7 @@ func (x *Typing) String() string {
 func (*Typing) ProtoMessage() {}
 
 func (x *Typing) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[26]
+	mi := &file_actors_link_link_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2894,7 +4356,7 @@ func (x *Typing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Typing.ProtoReflect.Descriptor instead.
 func (*Typing) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{26}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Typing) GetApp() string {
@@ -2960,7 +4422,7 @@ type TypingOut struct {
 
 func (x *TypingOut) Reset() {
 	*x = TypingOut{}
-	mi := &file_actors_link_link_proto_msgTypes[27]
+	mi := &file_actors_link_link_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2972,7 +4434,7 @@ func (x *TypingOut) String() string {
 func (*TypingOut) ProtoMessage() {}
 
 func (x *TypingOut) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[27]
+	mi := &file_actors_link_link_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2985,7 +4447,7 @@ func (x *TypingOut) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TypingOut.ProtoReflect.Descriptor instead.
 func (*TypingOut) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{27}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *TypingOut) GetApp() string {
@@ -3043,7 +4505,7 @@ type CloseConn struct {
 
 func (x *CloseConn) Reset() {
 	*x = CloseConn{}
-	mi := &file_actors_link_link_proto_msgTypes[28]
+	mi := &file_actors_link_link_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3055,7 +4517,7 @@ func (x *CloseConn) String() string {
 func (*CloseConn) ProtoMessage() {}
 
 func (x *CloseConn) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[28]
+	mi := &file_actors_link_link_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3068,7 +4530,7 @@ func (x *CloseConn) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloseConn.ProtoReflect.Descriptor instead.
 func (*CloseConn) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{28}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *CloseConn) GetApp() string {
@@ -3126,7 +4588,7 @@ type Announce struct {
 
 func (x *Announce) Reset() {
 	*x = Announce{}
-	mi := &file_actors_link_link_proto_msgTypes[29]
+	mi := &file_actors_link_link_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3138,7 +4600,7 @@ func (x *Announce) String() string {
 func (*Announce) ProtoMessage() {}
 
 func (x *Announce) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[29]
+	mi := &file_actors_link_link_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3151,7 +4613,7 @@ func (x *Announce) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Announce.ProtoReflect.Descriptor instead.
 func (*Announce) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{29}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Announce) GetId() uint64 {
@@ -3235,7 +4697,7 @@ type Seen struct {
 
 func (x *Seen) Reset() {
 	*x = Seen{}
-	mi := &file_actors_link_link_proto_msgTypes[30]
+	mi := &file_actors_link_link_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3247,7 +4709,7 @@ func (x *Seen) String() string {
 func (*Seen) ProtoMessage() {}
 
 func (x *Seen) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[30]
+	mi := &file_actors_link_link_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3260,7 +4722,7 @@ func (x *Seen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Seen.ProtoReflect.Descriptor instead.
 func (*Seen) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{30}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Seen) GetApp() string {
@@ -3288,7 +4750,7 @@ type AnnounceAgain struct {
 
 func (x *AnnounceAgain) Reset() {
 	*x = AnnounceAgain{}
-	mi := &file_actors_link_link_proto_msgTypes[31]
+	mi := &file_actors_link_link_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3300,7 +4762,7 @@ func (x *AnnounceAgain) String() string {
 func (*AnnounceAgain) ProtoMessage() {}
 
 func (x *AnnounceAgain) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[31]
+	mi := &file_actors_link_link_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3313,7 +4775,7 @@ func (x *AnnounceAgain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnnounceAgain.ProtoReflect.Descriptor instead.
 func (*AnnounceAgain) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{31}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *AnnounceAgain) GetApp() string {
@@ -3352,7 +4814,7 @@ type RoomCommand struct {
 
 func (x *RoomCommand) Reset() {
 	*x = RoomCommand{}
-	mi := &file_actors_link_link_proto_msgTypes[32]
+	mi := &file_actors_link_link_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3364,7 +4826,7 @@ func (x *RoomCommand) String() string {
 func (*RoomCommand) ProtoMessage() {}
 
 func (x *RoomCommand) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[32]
+	mi := &file_actors_link_link_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3377,7 +4839,7 @@ func (x *RoomCommand) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoomCommand.ProtoReflect.Descriptor instead.
 func (*RoomCommand) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{32}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *RoomCommand) GetCall() uint64 {
@@ -3513,7 +4975,7 @@ type RoomEnter struct {
 
 func (x *RoomEnter) Reset() {
 	*x = RoomEnter{}
-	mi := &file_actors_link_link_proto_msgTypes[33]
+	mi := &file_actors_link_link_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3525,7 +4987,7 @@ func (x *RoomEnter) String() string {
 func (*RoomEnter) ProtoMessage() {}
 
 func (x *RoomEnter) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[33]
+	mi := &file_actors_link_link_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3538,7 +5000,7 @@ func (x *RoomEnter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoomEnter.ProtoReflect.Descriptor instead.
 func (*RoomEnter) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{33}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *RoomEnter) GetOccupy() bool {
@@ -3592,7 +5054,7 @@ type Occupant struct {
 
 func (x *Occupant) Reset() {
 	*x = Occupant{}
-	mi := &file_actors_link_link_proto_msgTypes[34]
+	mi := &file_actors_link_link_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3604,7 +5066,7 @@ func (x *Occupant) String() string {
 func (*Occupant) ProtoMessage() {}
 
 func (x *Occupant) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[34]
+	mi := &file_actors_link_link_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3617,7 +5079,7 @@ func (x *Occupant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Occupant.ProtoReflect.Descriptor instead.
 func (*Occupant) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{34}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Occupant) GetUser() string {
@@ -3693,7 +5155,7 @@ type RoomReply struct {
 
 func (x *RoomReply) Reset() {
 	*x = RoomReply{}
-	mi := &file_actors_link_link_proto_msgTypes[35]
+	mi := &file_actors_link_link_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3705,7 +5167,7 @@ func (x *RoomReply) String() string {
 func (*RoomReply) ProtoMessage() {}
 
 func (x *RoomReply) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[35]
+	mi := &file_actors_link_link_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3718,7 +5180,7 @@ func (x *RoomReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoomReply.ProtoReflect.Descriptor instead.
 func (*RoomReply) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{35}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *RoomReply) GetCall() uint64 {
@@ -3800,7 +5262,7 @@ type RoomChange struct {
 
 func (x *RoomChange) Reset() {
 	*x = RoomChange{}
-	mi := &file_actors_link_link_proto_msgTypes[36]
+	mi := &file_actors_link_link_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3812,7 +5274,7 @@ func (x *RoomChange) String() string {
 func (*RoomChange) ProtoMessage() {}
 
 func (x *RoomChange) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[36]
+	mi := &file_actors_link_link_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3825,7 +5287,7 @@ func (x *RoomChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoomChange.ProtoReflect.Descriptor instead.
 func (*RoomChange) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{36}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *RoomChange) GetApp() string {
@@ -3895,6 +5357,10 @@ type Ask struct {
 	//	*Ask_Counts
 	//	*Ask_Explain
 	//	*Ask_User
+	//	*Ask_Contacts
+	//	*Ask_Events
+	//	*Ask_Outbox
+	//	*Ask_Letters
 	What          isAsk_What `protobuf_oneof:"what"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3902,7 +5368,7 @@ type Ask struct {
 
 func (x *Ask) Reset() {
 	*x = Ask{}
-	mi := &file_actors_link_link_proto_msgTypes[37]
+	mi := &file_actors_link_link_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3914,7 +5380,7 @@ func (x *Ask) String() string {
 func (*Ask) ProtoMessage() {}
 
 func (x *Ask) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[37]
+	mi := &file_actors_link_link_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3927,7 +5393,7 @@ func (x *Ask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ask.ProtoReflect.Descriptor instead.
 func (*Ask) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{37}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Ask) GetCall() uint64 {
@@ -3987,6 +5453,42 @@ func (x *Ask) GetUser() string {
 	return ""
 }
 
+func (x *Ask) GetContacts() *ContactsPage {
+	if x != nil {
+		if x, ok := x.What.(*Ask_Contacts); ok {
+			return x.Contacts
+		}
+	}
+	return nil
+}
+
+func (x *Ask) GetEvents() *EventsPage {
+	if x != nil {
+		if x, ok := x.What.(*Ask_Events); ok {
+			return x.Events
+		}
+	}
+	return nil
+}
+
+func (x *Ask) GetOutbox() string {
+	if x != nil {
+		if x, ok := x.What.(*Ask_Outbox); ok {
+			return x.Outbox
+		}
+	}
+	return ""
+}
+
+func (x *Ask) GetLetters() *LettersPage {
+	if x != nil {
+		if x, ok := x.What.(*Ask_Letters); ok {
+			return x.Letters
+		}
+	}
+	return nil
+}
+
 type isAsk_What interface {
 	isAsk_What()
 }
@@ -4007,6 +5509,22 @@ type Ask_User struct {
 	User string `protobuf:"bytes,13,opt,name=user,proto3,oneof"` // sessions and public view of a user, exact
 }
 
+type Ask_Contacts struct {
+	Contacts *ContactsPage `protobuf:"bytes,14,opt,name=contacts,proto3,oneof"`
+}
+
+type Ask_Events struct {
+	Events *EventsPage `protobuf:"bytes,15,opt,name=events,proto3,oneof"`
+}
+
+type Ask_Outbox struct {
+	Outbox string `protobuf:"bytes,16,opt,name=outbox,proto3,oneof"` // user: state of the outbox, devices and cursors, as JSON
+}
+
+type Ask_Letters struct {
+	Letters *LettersPage `protobuf:"bytes,17,opt,name=letters,proto3,oneof"`
+}
+
 func (*Ask_Online) isAsk_What() {}
 
 func (*Ask_Counts) isAsk_What() {}
@@ -4014,6 +5532,280 @@ func (*Ask_Counts) isAsk_What() {}
 func (*Ask_Explain) isAsk_What() {}
 
 func (*Ask_User) isAsk_What() {}
+
+func (*Ask_Contacts) isAsk_What() {}
+
+func (*Ask_Events) isAsk_What() {}
+
+func (*Ask_Outbox) isAsk_What() {}
+
+func (*Ask_Letters) isAsk_What() {}
+
+type ContactsPage struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	User          string                 `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	After         string                 `protobuf:"bytes,2,opt,name=after,proto3" json:"after,omitempty"`
+	Limit         uint32                 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ContactsPage) Reset() {
+	*x = ContactsPage{}
+	mi := &file_actors_link_link_proto_msgTypes[53]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ContactsPage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ContactsPage) ProtoMessage() {}
+
+func (x *ContactsPage) ProtoReflect() protoreflect.Message {
+	mi := &file_actors_link_link_proto_msgTypes[53]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ContactsPage.ProtoReflect.Descriptor instead.
+func (*ContactsPage) Descriptor() ([]byte, []int) {
+	return file_actors_link_link_proto_rawDescGZIP(), []int{53}
+}
+
+func (x *ContactsPage) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *ContactsPage) GetAfter() string {
+	if x != nil {
+		return x.After
+	}
+	return ""
+}
+
+func (x *ContactsPage) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+type EventsPage struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	After         uint64                 `protobuf:"varint,1,opt,name=after,proto3" json:"after,omitempty"` // sequence in the shard
+	Limit         uint32                 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
+	Wait          bool                   `protobuf:"varint,3,opt,name=wait,proto3" json:"wait,omitempty"` // answer when there is one, at most 25 s later
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EventsPage) Reset() {
+	*x = EventsPage{}
+	mi := &file_actors_link_link_proto_msgTypes[54]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EventsPage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EventsPage) ProtoMessage() {}
+
+func (x *EventsPage) ProtoReflect() protoreflect.Message {
+	mi := &file_actors_link_link_proto_msgTypes[54]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EventsPage.ProtoReflect.Descriptor instead.
+func (*EventsPage) Descriptor() ([]byte, []int) {
+	return file_actors_link_link_proto_rawDescGZIP(), []int{54}
+}
+
+func (x *EventsPage) GetAfter() uint64 {
+	if x != nil {
+		return x.After
+	}
+	return 0
+}
+
+func (x *EventsPage) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *EventsPage) GetWait() bool {
+	if x != nil {
+		return x.Wait
+	}
+	return false
+}
+
+// LettersPage lists what the webhook refused for good.
+type LettersPage struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	After         uint64                 `protobuf:"varint,1,opt,name=after,proto3" json:"after,omitempty"`
+	Limit         uint32                 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LettersPage) Reset() {
+	*x = LettersPage{}
+	mi := &file_actors_link_link_proto_msgTypes[55]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LettersPage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LettersPage) ProtoMessage() {}
+
+func (x *LettersPage) ProtoReflect() protoreflect.Message {
+	mi := &file_actors_link_link_proto_msgTypes[55]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LettersPage.ProtoReflect.Descriptor instead.
+func (*LettersPage) Descriptor() ([]byte, []int) {
+	return file_actors_link_link_proto_rawDescGZIP(), []int{55}
+}
+
+func (x *LettersPage) GetAfter() uint64 {
+	if x != nil {
+		return x.After
+	}
+	return 0
+}
+
+func (x *LettersPage) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+// Event is one row of a shard's event stream, ordered by seq.
+type Event struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Seq           uint64                 `protobuf:"varint,1,opt,name=seq,proto3" json:"seq,omitempty"`
+	App           string                 `protobuf:"bytes,2,opt,name=app,proto3" json:"app,omitempty"`
+	User          string                 `protobuf:"bytes,3,opt,name=user,proto3" json:"user,omitempty"` // the subject
+	Type          string                 `protobuf:"bytes,4,opt,name=type,proto3" json:"type,omitempty"` // user.online, user.offline, user.state, outbox.expired
+	At            int64                  `protobuf:"varint,5,opt,name=at,proto3" json:"at,omitempty"`
+	Json          string                 `protobuf:"bytes,6,opt,name=json,proto3" json:"json,omitempty"` // data
+	Generation    uint64                 `protobuf:"varint,7,opt,name=generation,proto3" json:"generation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Event) Reset() {
+	*x = Event{}
+	mi := &file_actors_link_link_proto_msgTypes[56]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Event) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Event) ProtoMessage() {}
+
+func (x *Event) ProtoReflect() protoreflect.Message {
+	mi := &file_actors_link_link_proto_msgTypes[56]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Event.ProtoReflect.Descriptor instead.
+func (*Event) Descriptor() ([]byte, []int) {
+	return file_actors_link_link_proto_rawDescGZIP(), []int{56}
+}
+
+func (x *Event) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *Event) GetApp() string {
+	if x != nil {
+		return x.App
+	}
+	return ""
+}
+
+func (x *Event) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *Event) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *Event) GetAt() int64 {
+	if x != nil {
+		return x.At
+	}
+	return 0
+}
+
+func (x *Event) GetJson() string {
+	if x != nil {
+		return x.Json
+	}
+	return ""
+}
+
+func (x *Event) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
 
 type OnlinePage struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -4026,7 +5818,7 @@ type OnlinePage struct {
 
 func (x *OnlinePage) Reset() {
 	*x = OnlinePage{}
-	mi := &file_actors_link_link_proto_msgTypes[38]
+	mi := &file_actors_link_link_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4038,7 +5830,7 @@ func (x *OnlinePage) String() string {
 func (*OnlinePage) ProtoMessage() {}
 
 func (x *OnlinePage) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[38]
+	mi := &file_actors_link_link_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4051,7 +5843,7 @@ func (x *OnlinePage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OnlinePage.ProtoReflect.Descriptor instead.
 func (*OnlinePage) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{38}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *OnlinePage) GetPrefix() string {
@@ -4085,7 +5877,7 @@ type Explain struct {
 
 func (x *Explain) Reset() {
 	*x = Explain{}
-	mi := &file_actors_link_link_proto_msgTypes[39]
+	mi := &file_actors_link_link_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4097,7 +5889,7 @@ func (x *Explain) String() string {
 func (*Explain) ProtoMessage() {}
 
 func (x *Explain) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[39]
+	mi := &file_actors_link_link_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4110,7 +5902,7 @@ func (x *Explain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Explain.ProtoReflect.Descriptor instead.
 func (*Explain) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{39}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *Explain) GetUser() string {
@@ -4135,13 +5927,17 @@ type Answer struct {
 	Rows          []*Row                 `protobuf:"bytes,4,rep,name=rows,proto3" json:"rows,omitempty"`                                                                                // online page, in id order
 	Counts        map[string]uint64      `protobuf:"bytes,5,rep,name=counts,proto3" json:"counts,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"` // users by public state, sessions, rows …
 	Json          string                 `protobuf:"bytes,6,opt,name=json,proto3" json:"json,omitempty"`                                                                                // explain: a document
+	Contacts      []*ContactRow          `protobuf:"bytes,7,rep,name=contacts,proto3" json:"contacts,omitempty"`
+	More          bool                   `protobuf:"varint,8,opt,name=more,proto3" json:"more,omitempty"`
+	Events        []*Event               `protobuf:"bytes,9,rep,name=events,proto3" json:"events,omitempty"`
+	First         uint64                 `protobuf:"varint,10,opt,name=first,proto3" json:"first,omitempty"` // the oldest event kept; a cursor before it has missed some
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Answer) Reset() {
 	*x = Answer{}
-	mi := &file_actors_link_link_proto_msgTypes[40]
+	mi := &file_actors_link_link_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4153,7 +5949,7 @@ func (x *Answer) String() string {
 func (*Answer) ProtoMessage() {}
 
 func (x *Answer) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[40]
+	mi := &file_actors_link_link_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4166,7 +5962,7 @@ func (x *Answer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answer.ProtoReflect.Descriptor instead.
 func (*Answer) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{40}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *Answer) GetCall() uint64 {
@@ -4211,11 +6007,39 @@ func (x *Answer) GetJson() string {
 	return ""
 }
 
+func (x *Answer) GetContacts() []*ContactRow {
+	if x != nil {
+		return x.Contacts
+	}
+	return nil
+}
+
+func (x *Answer) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
+func (x *Answer) GetEvents() []*Event {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
+func (x *Answer) GetFirst() uint64 {
+	if x != nil {
+		return x.First
+	}
+	return 0
+}
+
 var File_actors_link_link_proto protoreflect.FileDescriptor
 
 const file_actors_link_link_proto_rawDesc = "" +
 	"\n" +
-	"\x16actors/link/link.proto\x12\vmuster.link\"\xce\x04\n" +
+	"\x16actors/link/link.proto\x12\vmuster.link\"\xf1\x05\n" +
 	"\x02Up\x12\x12\n" +
 	"\x04edge\x18\x01 \x01(\tR\x04edge\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12\x14\n" +
@@ -4232,8 +6056,11 @@ const file_actors_link_link_proto_rawDesc = "" +
 	"\x05query\x18\x10 \x01(\v2\x12.muster.link.QueryH\x00R\x05query\x123\n" +
 	"\bannounce\x18\x11 \x01(\v2\x15.muster.link.AnnounceH\x00R\bannounce\x12.\n" +
 	"\x04room\x18\x12 \x01(\v2\x18.muster.link.RoomCommandH\x00R\x04room\x12$\n" +
-	"\x03ask\x18\x13 \x01(\v2\x10.muster.link.AskH\x00R\x03askB\x06\n" +
-	"\x04body\"\xbb\x05\n" +
+	"\x03ask\x18\x13 \x01(\v2\x10.muster.link.AskH\x00R\x03ask\x12*\n" +
+	"\x03ack\x18\x14 \x01(\v2\x16.muster.link.OutboxAckH\x00R\x03ack\x123\n" +
+	"\btransfer\x18\x15 \x01(\v2\x15.muster.link.TransferH\x00R\btransfer\x12@\n" +
+	"\rtransfer_done\x18\x16 \x01(\v2\x19.muster.link.TransferDoneH\x00R\ftransferDoneB\x06\n" +
+	"\x04body\"\xab\x06\n" +
 	"\x04Down\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x10\n" +
@@ -4253,7 +6080,9 @@ const file_actors_link_link_proto_rawDesc = "" +
 	"\x04room\x18\x13 \x01(\v2\x16.muster.link.RoomReplyH\x00R\x04room\x12:\n" +
 	"\vroom_change\x18\x14 \x01(\v2\x17.muster.link.RoomChangeH\x00R\n" +
 	"roomChange\x12-\n" +
-	"\x06answer\x18\x15 \x01(\v2\x13.muster.link.AnswerH\x00R\x06answerB\x06\n" +
+	"\x06answer\x18\x15 \x01(\v2\x13.muster.link.AnswerH\x00R\x06answer\x122\n" +
+	"\x06outbox\x18\x16 \x01(\v2\x18.muster.link.OutboxBatchH\x00R\x06outbox\x12:\n" +
+	"\bcontacts\x18\x17 \x01(\v2\x1c.muster.link.ContactsChangedH\x00R\bcontactsB\x06\n" +
 	"\x04body\"\xf6\x01\n" +
 	"\x04Beat\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x12\n" +
@@ -4265,7 +6094,7 @@ const file_actors_link_link_proto_rawDesc = "" +
 	"\x05terms\x18\a \x03(\x04R\x05terms\x12!\n" +
 	"\fall_sessions\x18\b \x01(\x04R\vallSessions\x12\x1f\n" +
 	"\vdetached_5s\x18\t \x01(\x04R\n" +
-	"detached5s\"\xb4\x03\n" +
+	"detached5s\"\xe9\x03\n" +
 	"\x06Attach\x12\x12\n" +
 	"\x04call\x18\x01 \x01(\x04R\x04call\x12\x10\n" +
 	"\x03app\x18\x02 \x01(\tR\x03app\x12\x12\n" +
@@ -4285,7 +6114,11 @@ const file_actors_link_link_proto_rawDesc = "" +
 	"\x03iat\x18\x0f \x01(\x03R\x03iat\x12\x16\n" +
 	"\x06client\x18\x10 \x01(\tR\x06client\x12\x12\n" +
 	"\x04node\x18\x11 \x01(\tR\x04node\x12*\n" +
-	"\x06claims\x18\x12 \x03(\v2\x12.muster.link.ClaimR\x06claims\"\x90\x02\n" +
+	"\x06claims\x18\x12 \x03(\v2\x12.muster.link.ClaimR\x06claims\x123\n" +
+	"\x06outbox\x18\x13 \x01(\v2\x1b.muster.link.OutboxPositionR\x06outbox\">\n" +
+	"\x0eOutboxPosition\x12\x14\n" +
+	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x16\n" +
+	"\x06offset\x18\x02 \x01(\x04R\x06offset\"\xc2\x02\n" +
 	"\bAttached\x12\x12\n" +
 	"\x04call\x18\x01 \x01(\x04R\x04call\x12\x10\n" +
 	"\x03app\x18\x02 \x01(\tR\x03app\x12\x12\n" +
@@ -4297,7 +6130,8 @@ const file_actors_link_link_proto_rawDesc = "" +
 	"\aresumed\x18\b \x01(\bR\aresumed\x12\x16\n" +
 	"\x06hidden\x18\t \x01(\rR\x06hidden\x12)\n" +
 	"\x04self\x18\n" +
-	" \x01(\v2\x15.muster.link.SelfViewR\x04self\"\xed\x01\n" +
+	" \x01(\v2\x15.muster.link.SelfViewR\x04self\x120\n" +
+	"\x06outbox\x18\v \x01(\v2\x18.muster.link.OutboxBatchR\x06outbox\"\xed\x01\n" +
 	"\x06Detach\x12\x10\n" +
 	"\x03app\x18\x01 \x01(\tR\x03app\x12\x12\n" +
 	"\x04user\x18\x02 \x01(\tR\x04user\x12\x18\n" +
@@ -4316,7 +6150,7 @@ const file_actors_link_link_proto_rawDesc = "" +
 	"\asession\x18\x03 \x01(\tR\asession\x12\x12\n" +
 	"\x04conn\x18\x04 \x01(\x04R\x04conn\x12\x12\n" +
 	"\x04away\x18\x05 \x01(\bR\x04away\x12\x1b\n" +
-	"\tactive_at\x18\x06 \x01(\x03R\bactiveAt\"\xa5\x03\n" +
+	"\tactive_at\x18\x06 \x01(\x03R\bactiveAt\"\xd9\x05\n" +
 	"\x03Act\x12\x12\n" +
 	"\x04call\x18\x01 \x01(\x04R\x04call\x12\x10\n" +
 	"\x03app\x18\x02 \x01(\tR\x03app\x12\x12\n" +
@@ -4330,13 +6164,128 @@ const file_actors_link_link_proto_rawDesc = "" +
 	"\baudience\x18\r \x01(\v2\x15.muster.link.AudienceH\x00R\baudience\x126\n" +
 	"\trelations\x18\x0e \x01(\v2\x16.muster.link.RelationsH\x00R\trelations\x12'\n" +
 	"\x04kick\x18\x0f \x01(\v2\x11.muster.link.KickH\x00R\x04kick\x12-\n" +
-	"\x06revoke\x18\x10 \x01(\v2\x13.muster.link.RevokeH\x00R\x06revokeB\x06\n" +
-	"\x04what\"p\n" +
+	"\x06revoke\x18\x10 \x01(\v2\x13.muster.link.RevokeH\x00R\x06revoke\x123\n" +
+	"\acontact\x18\x11 \x01(\v2\x17.muster.link.ContactActH\x00R\acontact\x120\n" +
+	"\apublish\x18\x12 \x01(\v2\x14.muster.link.PublishH\x00R\apublish\x12:\n" +
+	"\vnotify_when\x18\x13 \x01(\v2\x17.muster.link.NotifyWhenH\x00R\n" +
+	"notifyWhen\x120\n" +
+	"\x06device\x18\x14 \x01(\v2\x16.muster.link.DeviceSetH\x00R\x06device\x12\x16\n" +
+	"\x05erase\x18\x15 \x01(\bH\x00R\x05erase\x12\x16\n" +
+	"\x05purge\x18\x16 \x01(\x04H\x00R\x05purge\x12-\n" +
+	"\x06import\x18\x17 \x01(\v2\x13.muster.link.ImportH\x00R\x06importB\x06\n" +
+	"\x04what\"\xd9\x01\n" +
 	"\x05Acted\x12\x12\n" +
 	"\x04call\x18\x01 \x01(\x04R\x04call\x12%\n" +
 	"\x04code\x18\x02 \x01(\x0e2\x11.muster.link.CodeR\x04code\x12\x18\n" +
 	"\amessage\x18\x03 \x01(\tR\amessage\x12\x12\n" +
-	"\x04conn\x18\x04 \x01(\x04R\x04conn\"\xd8\x01\n" +
+	"\x04conn\x18\x04 \x01(\x04R\x04conn\x124\n" +
+	"\tpublished\x18\x05 \x01(\v2\x16.muster.link.PublishedR\tpublished\x121\n" +
+	"\acontact\x18\x06 \x01(\v2\x17.muster.link.ContactRowR\acontact\"8\n" +
+	"\n" +
+	"ContactAct\x12\x12\n" +
+	"\x04user\x18\x01 \x01(\tR\x04user\x12\x16\n" +
+	"\x06action\x18\x02 \x01(\rR\x06action\"O\n" +
+	"\x06Import\x12\x18\n" +
+	"\areplace\x18\x01 \x01(\bR\areplace\x12+\n" +
+	"\x04rows\x18\x02 \x03(\v2\x17.muster.link.ContactRowR\x04rows\"\xd9\x01\n" +
+	"\n" +
+	"ContactRow\x12\x12\n" +
+	"\x04user\x18\x01 \x01(\tR\x04user\x12\x0e\n" +
+	"\x02to\x18\x02 \x01(\bR\x02to\x12\x12\n" +
+	"\x04from\x18\x03 \x01(\bR\x04from\x12\x1f\n" +
+	"\vpending_out\x18\x04 \x01(\bR\n" +
+	"pendingOut\x12\x1d\n" +
+	"\n" +
+	"pending_in\x18\x05 \x01(\bR\tpendingIn\x12\x1a\n" +
+	"\bapproved\x18\x06 \x01(\bR\bapproved\x12\x18\n" +
+	"\ablocked\x18\a \x01(\bR\ablocked\x12\x1d\n" +
+	"\n" +
+	"blocked_by\x18\b \x01(\bR\tblockedBy\"d\n" +
+	"\x0fContactsChanged\x12\x10\n" +
+	"\x03app\x18\x01 \x01(\tR\x03app\x12\x12\n" +
+	"\x04user\x18\x02 \x01(\tR\x04user\x12+\n" +
+	"\x04rows\x18\x03 \x03(\v2\x17.muster.link.ContactRowR\x04rows\"\xca\x01\n" +
+	"\aPublish\x12\x16\n" +
+	"\x06sender\x18\x01 \x01(\tR\x06sender\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\fR\x02id\x12\x1b\n" +
+	"\tclient_id\x18\x03 \x01(\tR\bclientId\x12\x12\n" +
+	"\x04body\x18\x04 \x01(\tR\x04body\x12\x14\n" +
+	"\x05class\x18\x05 \x01(\rR\x05class\x12\x15\n" +
+	"\x06ttl_ms\x18\x06 \x01(\x03R\x05ttlMs\x12\x1a\n" +
+	"\bcollapse\x18\a \x01(\tR\bcollapse\x12\x1d\n" +
+	"\n" +
+	"any_device\x18\b \x01(\bR\tanyDevice\"g\n" +
+	"\tPublished\x12\x14\n" +
+	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x16\n" +
+	"\x06offset\x18\x02 \x01(\x04R\x06offset\x12\x0e\n" +
+	"\x02at\x18\x03 \x01(\x03R\x02at\x12\x1c\n" +
+	"\tduplicate\x18\x04 \x01(\bR\tduplicate\"I\n" +
+	"\n" +
+	"NotifyWhen\x12\x12\n" +
+	"\x04user\x18\x01 \x01(\tR\x04user\x12\x15\n" +
+	"\x06ttl_ms\x18\x02 \x01(\x03R\x05ttlMs\x12\x10\n" +
+	"\x03end\x18\x03 \x01(\bR\x03end\"m\n" +
+	"\tDeviceSet\x12\x16\n" +
+	"\x06device\x18\x01 \x01(\tR\x06device\x12\x1a\n" +
+	"\bprovider\x18\x02 \x01(\tR\bprovider\x12\x14\n" +
+	"\x05token\x18\x03 \x01(\tR\x05token\x12\x16\n" +
+	"\x06forget\x18\x04 \x01(\bR\x06forget\"\x8d\x01\n" +
+	"\tOutboxAck\x12\x10\n" +
+	"\x03app\x18\x01 \x01(\tR\x03app\x12\x12\n" +
+	"\x04user\x18\x02 \x01(\tR\x04user\x12\x18\n" +
+	"\asession\x18\x03 \x01(\tR\asession\x12\x12\n" +
+	"\x04conn\x18\x04 \x01(\x04R\x04conn\x12\x14\n" +
+	"\x05epoch\x18\x05 \x01(\x04R\x05epoch\x12\x16\n" +
+	"\x06offset\x18\x06 \x01(\x04R\x06offset\"\xe5\x01\n" +
+	"\vOutboxBatch\x12\x10\n" +
+	"\x03app\x18\x01 \x01(\tR\x03app\x12\x12\n" +
+	"\x04user\x18\x02 \x01(\tR\x04user\x12\x12\n" +
+	"\x04conn\x18\x03 \x01(\x04R\x04conn\x12\x14\n" +
+	"\x05epoch\x18\x04 \x01(\x04R\x05epoch\x12\x12\n" +
+	"\x04head\x18\x05 \x01(\x04R\x04head\x122\n" +
+	"\aentries\x18\x06 \x03(\v2\x18.muster.link.OutboxEntryR\aentries\x12(\n" +
+	"\x03gap\x18\a \x01(\v2\x16.muster.link.OutboxGapR\x03gap\x12\x14\n" +
+	"\x05reset\x18\b \x01(\bR\x05reset\"G\n" +
+	"\tOutboxGap\x12\x12\n" +
+	"\x04from\x18\x01 \x01(\x04R\x04from\x12\x0e\n" +
+	"\x02to\x18\x02 \x01(\x04R\x02to\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\rR\x06reason\"\xda\x01\n" +
+	"\vOutboxEntry\x12\x16\n" +
+	"\x06offset\x18\x01 \x01(\x04R\x06offset\x12\x1b\n" +
+	"\tclient_id\x18\x02 \x01(\tR\bclientId\x12\x16\n" +
+	"\x06sender\x18\x03 \x01(\tR\x06sender\x12\x12\n" +
+	"\x04type\x18\x04 \x01(\rR\x04type\x12\x14\n" +
+	"\x05class\x18\x05 \x01(\rR\x05class\x12\x0e\n" +
+	"\x02at\x18\x06 \x01(\x03R\x02at\x12\x14\n" +
+	"\x05until\x18\a \x01(\x03R\x05until\x12\x1a\n" +
+	"\bcollapse\x18\b \x01(\tR\bcollapse\x12\x12\n" +
+	"\x04body\x18\t \x01(\tR\x04body\"\xeb\x02\n" +
+	"\bTransfer\x12\x16\n" +
+	"\x06source\x18\x01 \x01(\rR\x06source\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x02 \x01(\x04R\n" +
+	"generation\x12\x10\n" +
+	"\x03seq\x18\x03 \x01(\x04R\x03seq\x12\x10\n" +
+	"\x03app\x18\x04 \x01(\tR\x03app\x12\x12\n" +
+	"\x04user\x18\x05 \x01(\tR\x04user\x12\x12\n" +
+	"\x04from\x18\x06 \x01(\tR\x04from\x12\x0e\n" +
+	"\x02at\x18\a \x01(\x03R\x02at\x12\x1f\n" +
+	"\n" +
+	"blocked_by\x18\n" +
+	" \x01(\bH\x00R\tblockedBy\x12\x1a\n" +
+	"\acontact\x18\v \x01(\rH\x00R\acontact\x12:\n" +
+	"\vnotify_when\x18\f \x01(\v2\x17.muster.link.NotifyWhenH\x00R\n" +
+	"notifyWhen\x120\n" +
+	"\apublish\x18\r \x01(\v2\x14.muster.link.PublishH\x00R\apublish\x12\x18\n" +
+	"\x06erased\x18\x0e \x01(\bH\x00R\x06erasedB\x06\n" +
+	"\x04what\"\x7f\n" +
+	"\fTransferDone\x12\x16\n" +
+	"\x06source\x18\x01 \x01(\rR\x06source\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x02 \x01(\x04R\n" +
+	"generation\x12\x10\n" +
+	"\x03seq\x18\x03 \x01(\x04R\x03seq\x12%\n" +
+	"\x04code\x18\x04 \x01(\x0e2\x11.muster.link.CodeR\x04code\"\xd8\x01\n" +
 	"\x05Claim\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06source\x18\x02 \x01(\tR\x06source\x12\x14\n" +
@@ -4524,7 +6473,7 @@ const file_actors_link_link_proto_rawDesc = "" +
 	"\x06update\x18\x05 \x03(\v2\x15.muster.link.OccupantR\x06update\x12+\n" +
 	"\x05leave\x18\x06 \x03(\v2\x15.muster.link.OccupantR\x05leave\x12\x14\n" +
 	"\x05count\x18\a \x01(\rR\x05count\x12\x10\n" +
-	"\x03all\x18\b \x01(\bR\x03all\"\xc8\x01\n" +
+	"\x03all\x18\b \x01(\bR\x03all\"\x84\x03\n" +
 	"\x03Ask\x12\x12\n" +
 	"\x04call\x18\x01 \x01(\x04R\x04call\x12\x10\n" +
 	"\x03app\x18\x02 \x01(\tR\x03app\x121\n" +
@@ -4532,8 +6481,34 @@ const file_actors_link_link_proto_rawDesc = "" +
 	" \x01(\v2\x17.muster.link.OnlinePageH\x00R\x06online\x12\x18\n" +
 	"\x06counts\x18\v \x01(\bH\x00R\x06counts\x120\n" +
 	"\aexplain\x18\f \x01(\v2\x14.muster.link.ExplainH\x00R\aexplain\x12\x14\n" +
-	"\x04user\x18\r \x01(\tH\x00R\x04userB\x06\n" +
-	"\x04what\"P\n" +
+	"\x04user\x18\r \x01(\tH\x00R\x04user\x127\n" +
+	"\bcontacts\x18\x0e \x01(\v2\x19.muster.link.ContactsPageH\x00R\bcontacts\x121\n" +
+	"\x06events\x18\x0f \x01(\v2\x17.muster.link.EventsPageH\x00R\x06events\x12\x18\n" +
+	"\x06outbox\x18\x10 \x01(\tH\x00R\x06outbox\x124\n" +
+	"\aletters\x18\x11 \x01(\v2\x18.muster.link.LettersPageH\x00R\alettersB\x06\n" +
+	"\x04what\"N\n" +
+	"\fContactsPage\x12\x12\n" +
+	"\x04user\x18\x01 \x01(\tR\x04user\x12\x14\n" +
+	"\x05after\x18\x02 \x01(\tR\x05after\x12\x14\n" +
+	"\x05limit\x18\x03 \x01(\rR\x05limit\"L\n" +
+	"\n" +
+	"EventsPage\x12\x14\n" +
+	"\x05after\x18\x01 \x01(\x04R\x05after\x12\x14\n" +
+	"\x05limit\x18\x02 \x01(\rR\x05limit\x12\x12\n" +
+	"\x04wait\x18\x03 \x01(\bR\x04wait\"9\n" +
+	"\vLettersPage\x12\x14\n" +
+	"\x05after\x18\x01 \x01(\x04R\x05after\x12\x14\n" +
+	"\x05limit\x18\x02 \x01(\rR\x05limit\"\x97\x01\n" +
+	"\x05Event\x12\x10\n" +
+	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x10\n" +
+	"\x03app\x18\x02 \x01(\tR\x03app\x12\x12\n" +
+	"\x04user\x18\x03 \x01(\tR\x04user\x12\x12\n" +
+	"\x04type\x18\x04 \x01(\tR\x04type\x12\x0e\n" +
+	"\x02at\x18\x05 \x01(\x03R\x02at\x12\x12\n" +
+	"\x04json\x18\x06 \x01(\tR\x04json\x12\x1e\n" +
+	"\n" +
+	"generation\x18\a \x01(\x04R\n" +
+	"generation\"P\n" +
 	"\n" +
 	"OnlinePage\x12\x16\n" +
 	"\x06prefix\x18\x01 \x01(\tR\x06prefix\x12\x14\n" +
@@ -4541,17 +6516,22 @@ const file_actors_link_link_proto_rawDesc = "" +
 	"\x05limit\x18\x03 \x01(\rR\x05limit\"7\n" +
 	"\aExplain\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12\x18\n" +
-	"\awatcher\x18\x02 \x01(\tR\awatcher\"\x8b\x02\n" +
+	"\awatcher\x18\x02 \x01(\tR\awatcher\"\x96\x03\n" +
 	"\x06Answer\x12\x12\n" +
 	"\x04call\x18\x01 \x01(\x04R\x04call\x12%\n" +
 	"\x04code\x18\x02 \x01(\x0e2\x11.muster.link.CodeR\x04code\x12\x18\n" +
 	"\amessage\x18\x03 \x01(\tR\amessage\x12$\n" +
 	"\x04rows\x18\x04 \x03(\v2\x10.muster.link.RowR\x04rows\x127\n" +
 	"\x06counts\x18\x05 \x03(\v2\x1f.muster.link.Answer.CountsEntryR\x06counts\x12\x12\n" +
-	"\x04json\x18\x06 \x01(\tR\x04json\x1a9\n" +
+	"\x04json\x18\x06 \x01(\tR\x04json\x123\n" +
+	"\bcontacts\x18\a \x03(\v2\x17.muster.link.ContactRowR\bcontacts\x12\x12\n" +
+	"\x04more\x18\b \x01(\bR\x04more\x12*\n" +
+	"\x06events\x18\t \x03(\v2\x12.muster.link.EventR\x06events\x12\x14\n" +
+	"\x05first\x18\n" +
+	" \x01(\x04R\x05first\x1a9\n" +
 	"\vCountsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01*\xb0\x01\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01*\x82\x02\n" +
 	"\x04Code\x12\x06\n" +
 	"\x02OK\x10\x00\x12\x0f\n" +
 	"\vBAD_REQUEST\x10\x01\x12\t\n" +
@@ -4567,7 +6547,13 @@ const file_actors_link_link_proto_rawDesc = "" +
 	"\rSTALE_ATTEMPT\x10\t\x12\x10\n" +
 	"\fNOT_ATTACHED\x10\n" +
 	"\x12\x0f\n" +
-	"\vUNAVAILABLE\x10\v*\x92\x01\n" +
+	"\vUNAVAILABLE\x10\v\x12\x0f\n" +
+	"\vOUTBOX_FULL\x10\f\x12\x0e\n" +
+	"\n" +
+	"ID_EXPIRED\x10\r\x12\r\n" +
+	"\tID_REUSED\x10\x0e\x12\v\n" +
+	"\aBLOCKED\x10\x0f\x12\x13\n" +
+	"\x0fUNKNOWN_OUTCOME\x10\x10*\x92\x01\n" +
 	"\x05Cause\x12\x15\n" +
 	"\x11CAUSE_UNSPECIFIED\x10\x00\x12\a\n" +
 	"\x03BYE\x10\x01\x12\b\n" +
@@ -4594,120 +6580,165 @@ func file_actors_link_link_proto_rawDescGZIP() []byte {
 }
 
 var file_actors_link_link_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_actors_link_link_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
+var file_actors_link_link_proto_msgTypes = make([]protoimpl.MessageInfo, 61)
 var file_actors_link_link_proto_goTypes = []any{
-	(Code)(0),             // 0: muster.link.Code
-	(Cause)(0),            // 1: muster.link.Cause
-	(*Up)(nil),            // 2: muster.link.Up
-	(*Down)(nil),          // 3: muster.link.Down
-	(*Beat)(nil),          // 4: muster.link.Beat
-	(*Attach)(nil),        // 5: muster.link.Attach
-	(*Attached)(nil),      // 6: muster.link.Attached
-	(*Detach)(nil),        // 7: muster.link.Detach
-	(*Report)(nil),        // 8: muster.link.Report
-	(*Active)(nil),        // 9: muster.link.Active
-	(*Act)(nil),           // 10: muster.link.Act
-	(*Acted)(nil),         // 11: muster.link.Acted
-	(*Claim)(nil),         // 12: muster.link.Claim
-	(*Rule)(nil),          // 13: muster.link.Rule
-	(*Grant)(nil),         // 14: muster.link.Grant
-	(*Audience)(nil),      // 15: muster.link.Audience
-	(*Relations)(nil),     // 16: muster.link.Relations
-	(*Kick)(nil),          // 17: muster.link.Kick
-	(*Revoke)(nil),        // 18: muster.link.Revoke
-	(*Interest)(nil),      // 19: muster.link.Interest
-	(*Query)(nil),         // 20: muster.link.Query
-	(*Device)(nil),        // 21: muster.link.Device
-	(*View)(nil),          // 22: muster.link.View
-	(*Row)(nil),           // 23: muster.link.Row
-	(*Views)(nil),         // 24: muster.link.Views
-	(*Change)(nil),        // 25: muster.link.Change
-	(*Remask)(nil),        // 26: muster.link.Remask
-	(*SelfView)(nil),      // 27: muster.link.SelfView
-	(*Typing)(nil),        // 28: muster.link.Typing
-	(*TypingOut)(nil),     // 29: muster.link.TypingOut
-	(*CloseConn)(nil),     // 30: muster.link.CloseConn
-	(*Announce)(nil),      // 31: muster.link.Announce
-	(*Seen)(nil),          // 32: muster.link.Seen
-	(*AnnounceAgain)(nil), // 33: muster.link.AnnounceAgain
-	(*RoomCommand)(nil),   // 34: muster.link.RoomCommand
-	(*RoomEnter)(nil),     // 35: muster.link.RoomEnter
-	(*Occupant)(nil),      // 36: muster.link.Occupant
-	(*RoomReply)(nil),     // 37: muster.link.RoomReply
-	(*RoomChange)(nil),    // 38: muster.link.RoomChange
-	(*Ask)(nil),           // 39: muster.link.Ask
-	(*OnlinePage)(nil),    // 40: muster.link.OnlinePage
-	(*Explain)(nil),       // 41: muster.link.Explain
-	(*Answer)(nil),        // 42: muster.link.Answer
-	nil,                   // 43: muster.link.Answer.CountsEntry
+	(Code)(0),               // 0: muster.link.Code
+	(Cause)(0),              // 1: muster.link.Cause
+	(*Up)(nil),              // 2: muster.link.Up
+	(*Down)(nil),            // 3: muster.link.Down
+	(*Beat)(nil),            // 4: muster.link.Beat
+	(*Attach)(nil),          // 5: muster.link.Attach
+	(*OutboxPosition)(nil),  // 6: muster.link.OutboxPosition
+	(*Attached)(nil),        // 7: muster.link.Attached
+	(*Detach)(nil),          // 8: muster.link.Detach
+	(*Report)(nil),          // 9: muster.link.Report
+	(*Active)(nil),          // 10: muster.link.Active
+	(*Act)(nil),             // 11: muster.link.Act
+	(*Acted)(nil),           // 12: muster.link.Acted
+	(*ContactAct)(nil),      // 13: muster.link.ContactAct
+	(*Import)(nil),          // 14: muster.link.Import
+	(*ContactRow)(nil),      // 15: muster.link.ContactRow
+	(*ContactsChanged)(nil), // 16: muster.link.ContactsChanged
+	(*Publish)(nil),         // 17: muster.link.Publish
+	(*Published)(nil),       // 18: muster.link.Published
+	(*NotifyWhen)(nil),      // 19: muster.link.NotifyWhen
+	(*DeviceSet)(nil),       // 20: muster.link.DeviceSet
+	(*OutboxAck)(nil),       // 21: muster.link.OutboxAck
+	(*OutboxBatch)(nil),     // 22: muster.link.OutboxBatch
+	(*OutboxGap)(nil),       // 23: muster.link.OutboxGap
+	(*OutboxEntry)(nil),     // 24: muster.link.OutboxEntry
+	(*Transfer)(nil),        // 25: muster.link.Transfer
+	(*TransferDone)(nil),    // 26: muster.link.TransferDone
+	(*Claim)(nil),           // 27: muster.link.Claim
+	(*Rule)(nil),            // 28: muster.link.Rule
+	(*Grant)(nil),           // 29: muster.link.Grant
+	(*Audience)(nil),        // 30: muster.link.Audience
+	(*Relations)(nil),       // 31: muster.link.Relations
+	(*Kick)(nil),            // 32: muster.link.Kick
+	(*Revoke)(nil),          // 33: muster.link.Revoke
+	(*Interest)(nil),        // 34: muster.link.Interest
+	(*Query)(nil),           // 35: muster.link.Query
+	(*Device)(nil),          // 36: muster.link.Device
+	(*View)(nil),            // 37: muster.link.View
+	(*Row)(nil),             // 38: muster.link.Row
+	(*Views)(nil),           // 39: muster.link.Views
+	(*Change)(nil),          // 40: muster.link.Change
+	(*Remask)(nil),          // 41: muster.link.Remask
+	(*SelfView)(nil),        // 42: muster.link.SelfView
+	(*Typing)(nil),          // 43: muster.link.Typing
+	(*TypingOut)(nil),       // 44: muster.link.TypingOut
+	(*CloseConn)(nil),       // 45: muster.link.CloseConn
+	(*Announce)(nil),        // 46: muster.link.Announce
+	(*Seen)(nil),            // 47: muster.link.Seen
+	(*AnnounceAgain)(nil),   // 48: muster.link.AnnounceAgain
+	(*RoomCommand)(nil),     // 49: muster.link.RoomCommand
+	(*RoomEnter)(nil),       // 50: muster.link.RoomEnter
+	(*Occupant)(nil),        // 51: muster.link.Occupant
+	(*RoomReply)(nil),       // 52: muster.link.RoomReply
+	(*RoomChange)(nil),      // 53: muster.link.RoomChange
+	(*Ask)(nil),             // 54: muster.link.Ask
+	(*ContactsPage)(nil),    // 55: muster.link.ContactsPage
+	(*EventsPage)(nil),      // 56: muster.link.EventsPage
+	(*LettersPage)(nil),     // 57: muster.link.LettersPage
+	(*Event)(nil),           // 58: muster.link.Event
+	(*OnlinePage)(nil),      // 59: muster.link.OnlinePage
+	(*Explain)(nil),         // 60: muster.link.Explain
+	(*Answer)(nil),          // 61: muster.link.Answer
+	nil,                     // 62: muster.link.Answer.CountsEntry
 }
 var file_actors_link_link_proto_depIdxs = []int32{
 	5,  // 0: muster.link.Up.attach:type_name -> muster.link.Attach
-	7,  // 1: muster.link.Up.detach:type_name -> muster.link.Detach
-	8,  // 2: muster.link.Up.report:type_name -> muster.link.Report
-	10, // 3: muster.link.Up.act:type_name -> muster.link.Act
-	19, // 4: muster.link.Up.interest:type_name -> muster.link.Interest
-	28, // 5: muster.link.Up.typing:type_name -> muster.link.Typing
-	20, // 6: muster.link.Up.query:type_name -> muster.link.Query
-	31, // 7: muster.link.Up.announce:type_name -> muster.link.Announce
-	34, // 8: muster.link.Up.room:type_name -> muster.link.RoomCommand
-	39, // 9: muster.link.Up.ask:type_name -> muster.link.Ask
-	6,  // 10: muster.link.Down.attached:type_name -> muster.link.Attached
-	11, // 11: muster.link.Down.acted:type_name -> muster.link.Acted
-	24, // 12: muster.link.Down.views:type_name -> muster.link.Views
-	25, // 13: muster.link.Down.change:type_name -> muster.link.Change
-	26, // 14: muster.link.Down.remask:type_name -> muster.link.Remask
-	27, // 15: muster.link.Down.self:type_name -> muster.link.SelfView
-	29, // 16: muster.link.Down.typing:type_name -> muster.link.TypingOut
-	30, // 17: muster.link.Down.close:type_name -> muster.link.CloseConn
-	33, // 18: muster.link.Down.again:type_name -> muster.link.AnnounceAgain
-	37, // 19: muster.link.Down.room:type_name -> muster.link.RoomReply
-	38, // 20: muster.link.Down.room_change:type_name -> muster.link.RoomChange
-	42, // 21: muster.link.Down.answer:type_name -> muster.link.Answer
-	12, // 22: muster.link.Attach.claims:type_name -> muster.link.Claim
-	0,  // 23: muster.link.Attached.code:type_name -> muster.link.Code
-	27, // 24: muster.link.Attached.self:type_name -> muster.link.SelfView
-	1,  // 25: muster.link.Detach.cause:type_name -> muster.link.Cause
-	9,  // 26: muster.link.Report.rows:type_name -> muster.link.Active
-	12, // 27: muster.link.Act.claim:type_name -> muster.link.Claim
-	15, // 28: muster.link.Act.audience:type_name -> muster.link.Audience
-	16, // 29: muster.link.Act.relations:type_name -> muster.link.Relations
-	17, // 30: muster.link.Act.kick:type_name -> muster.link.Kick
-	18, // 31: muster.link.Act.revoke:type_name -> muster.link.Revoke
-	0,  // 32: muster.link.Acted.code:type_name -> muster.link.Code
-	13, // 33: muster.link.Audience.rules:type_name -> muster.link.Rule
-	14, // 34: muster.link.Audience.grants:type_name -> muster.link.Grant
-	21, // 35: muster.link.View.devices:type_name -> muster.link.Device
-	22, // 36: muster.link.Row.view:type_name -> muster.link.View
-	23, // 37: muster.link.Views.rows:type_name -> muster.link.Row
-	22, // 38: muster.link.Change.views:type_name -> muster.link.View
-	22, // 39: muster.link.Remask.views:type_name -> muster.link.View
-	22, // 40: muster.link.SelfView.view:type_name -> muster.link.View
-	12, // 41: muster.link.SelfView.claims:type_name -> muster.link.Claim
-	15, // 42: muster.link.SelfView.audience:type_name -> muster.link.Audience
-	5,  // 43: muster.link.Announce.sessions:type_name -> muster.link.Attach
-	19, // 44: muster.link.Announce.watches:type_name -> muster.link.Interest
-	32, // 45: muster.link.Announce.seen:type_name -> muster.link.Seen
-	34, // 46: muster.link.Announce.rooms:type_name -> muster.link.RoomCommand
-	35, // 47: muster.link.RoomCommand.enter:type_name -> muster.link.RoomEnter
-	1,  // 48: muster.link.RoomCommand.leave:type_name -> muster.link.Cause
-	36, // 49: muster.link.RoomCommand.update:type_name -> muster.link.Occupant
-	36, // 50: muster.link.RoomEnter.occupant:type_name -> muster.link.Occupant
-	0,  // 51: muster.link.RoomReply.code:type_name -> muster.link.Code
-	36, // 52: muster.link.RoomReply.occupants:type_name -> muster.link.Occupant
-	36, // 53: muster.link.RoomChange.enter:type_name -> muster.link.Occupant
-	36, // 54: muster.link.RoomChange.update:type_name -> muster.link.Occupant
-	36, // 55: muster.link.RoomChange.leave:type_name -> muster.link.Occupant
-	40, // 56: muster.link.Ask.online:type_name -> muster.link.OnlinePage
-	41, // 57: muster.link.Ask.explain:type_name -> muster.link.Explain
-	0,  // 58: muster.link.Answer.code:type_name -> muster.link.Code
-	23, // 59: muster.link.Answer.rows:type_name -> muster.link.Row
-	43, // 60: muster.link.Answer.counts:type_name -> muster.link.Answer.CountsEntry
-	61, // [61:61] is the sub-list for method output_type
-	61, // [61:61] is the sub-list for method input_type
-	61, // [61:61] is the sub-list for extension type_name
-	61, // [61:61] is the sub-list for extension extendee
-	0,  // [0:61] is the sub-list for field type_name
+	8,  // 1: muster.link.Up.detach:type_name -> muster.link.Detach
+	9,  // 2: muster.link.Up.report:type_name -> muster.link.Report
+	11, // 3: muster.link.Up.act:type_name -> muster.link.Act
+	34, // 4: muster.link.Up.interest:type_name -> muster.link.Interest
+	43, // 5: muster.link.Up.typing:type_name -> muster.link.Typing
+	35, // 6: muster.link.Up.query:type_name -> muster.link.Query
+	46, // 7: muster.link.Up.announce:type_name -> muster.link.Announce
+	49, // 8: muster.link.Up.room:type_name -> muster.link.RoomCommand
+	54, // 9: muster.link.Up.ask:type_name -> muster.link.Ask
+	21, // 10: muster.link.Up.ack:type_name -> muster.link.OutboxAck
+	25, // 11: muster.link.Up.transfer:type_name -> muster.link.Transfer
+	26, // 12: muster.link.Up.transfer_done:type_name -> muster.link.TransferDone
+	7,  // 13: muster.link.Down.attached:type_name -> muster.link.Attached
+	12, // 14: muster.link.Down.acted:type_name -> muster.link.Acted
+	39, // 15: muster.link.Down.views:type_name -> muster.link.Views
+	40, // 16: muster.link.Down.change:type_name -> muster.link.Change
+	41, // 17: muster.link.Down.remask:type_name -> muster.link.Remask
+	42, // 18: muster.link.Down.self:type_name -> muster.link.SelfView
+	44, // 19: muster.link.Down.typing:type_name -> muster.link.TypingOut
+	45, // 20: muster.link.Down.close:type_name -> muster.link.CloseConn
+	48, // 21: muster.link.Down.again:type_name -> muster.link.AnnounceAgain
+	52, // 22: muster.link.Down.room:type_name -> muster.link.RoomReply
+	53, // 23: muster.link.Down.room_change:type_name -> muster.link.RoomChange
+	61, // 24: muster.link.Down.answer:type_name -> muster.link.Answer
+	22, // 25: muster.link.Down.outbox:type_name -> muster.link.OutboxBatch
+	16, // 26: muster.link.Down.contacts:type_name -> muster.link.ContactsChanged
+	27, // 27: muster.link.Attach.claims:type_name -> muster.link.Claim
+	6,  // 28: muster.link.Attach.outbox:type_name -> muster.link.OutboxPosition
+	0,  // 29: muster.link.Attached.code:type_name -> muster.link.Code
+	42, // 30: muster.link.Attached.self:type_name -> muster.link.SelfView
+	22, // 31: muster.link.Attached.outbox:type_name -> muster.link.OutboxBatch
+	1,  // 32: muster.link.Detach.cause:type_name -> muster.link.Cause
+	10, // 33: muster.link.Report.rows:type_name -> muster.link.Active
+	27, // 34: muster.link.Act.claim:type_name -> muster.link.Claim
+	30, // 35: muster.link.Act.audience:type_name -> muster.link.Audience
+	31, // 36: muster.link.Act.relations:type_name -> muster.link.Relations
+	32, // 37: muster.link.Act.kick:type_name -> muster.link.Kick
+	33, // 38: muster.link.Act.revoke:type_name -> muster.link.Revoke
+	13, // 39: muster.link.Act.contact:type_name -> muster.link.ContactAct
+	17, // 40: muster.link.Act.publish:type_name -> muster.link.Publish
+	19, // 41: muster.link.Act.notify_when:type_name -> muster.link.NotifyWhen
+	20, // 42: muster.link.Act.device:type_name -> muster.link.DeviceSet
+	14, // 43: muster.link.Act.import:type_name -> muster.link.Import
+	0,  // 44: muster.link.Acted.code:type_name -> muster.link.Code
+	18, // 45: muster.link.Acted.published:type_name -> muster.link.Published
+	15, // 46: muster.link.Acted.contact:type_name -> muster.link.ContactRow
+	15, // 47: muster.link.Import.rows:type_name -> muster.link.ContactRow
+	15, // 48: muster.link.ContactsChanged.rows:type_name -> muster.link.ContactRow
+	24, // 49: muster.link.OutboxBatch.entries:type_name -> muster.link.OutboxEntry
+	23, // 50: muster.link.OutboxBatch.gap:type_name -> muster.link.OutboxGap
+	19, // 51: muster.link.Transfer.notify_when:type_name -> muster.link.NotifyWhen
+	17, // 52: muster.link.Transfer.publish:type_name -> muster.link.Publish
+	0,  // 53: muster.link.TransferDone.code:type_name -> muster.link.Code
+	28, // 54: muster.link.Audience.rules:type_name -> muster.link.Rule
+	29, // 55: muster.link.Audience.grants:type_name -> muster.link.Grant
+	36, // 56: muster.link.View.devices:type_name -> muster.link.Device
+	37, // 57: muster.link.Row.view:type_name -> muster.link.View
+	38, // 58: muster.link.Views.rows:type_name -> muster.link.Row
+	37, // 59: muster.link.Change.views:type_name -> muster.link.View
+	37, // 60: muster.link.Remask.views:type_name -> muster.link.View
+	37, // 61: muster.link.SelfView.view:type_name -> muster.link.View
+	27, // 62: muster.link.SelfView.claims:type_name -> muster.link.Claim
+	30, // 63: muster.link.SelfView.audience:type_name -> muster.link.Audience
+	5,  // 64: muster.link.Announce.sessions:type_name -> muster.link.Attach
+	34, // 65: muster.link.Announce.watches:type_name -> muster.link.Interest
+	47, // 66: muster.link.Announce.seen:type_name -> muster.link.Seen
+	49, // 67: muster.link.Announce.rooms:type_name -> muster.link.RoomCommand
+	50, // 68: muster.link.RoomCommand.enter:type_name -> muster.link.RoomEnter
+	1,  // 69: muster.link.RoomCommand.leave:type_name -> muster.link.Cause
+	51, // 70: muster.link.RoomCommand.update:type_name -> muster.link.Occupant
+	51, // 71: muster.link.RoomEnter.occupant:type_name -> muster.link.Occupant
+	0,  // 72: muster.link.RoomReply.code:type_name -> muster.link.Code
+	51, // 73: muster.link.RoomReply.occupants:type_name -> muster.link.Occupant
+	51, // 74: muster.link.RoomChange.enter:type_name -> muster.link.Occupant
+	51, // 75: muster.link.RoomChange.update:type_name -> muster.link.Occupant
+	51, // 76: muster.link.RoomChange.leave:type_name -> muster.link.Occupant
+	59, // 77: muster.link.Ask.online:type_name -> muster.link.OnlinePage
+	60, // 78: muster.link.Ask.explain:type_name -> muster.link.Explain
+	55, // 79: muster.link.Ask.contacts:type_name -> muster.link.ContactsPage
+	56, // 80: muster.link.Ask.events:type_name -> muster.link.EventsPage
+	57, // 81: muster.link.Ask.letters:type_name -> muster.link.LettersPage
+	0,  // 82: muster.link.Answer.code:type_name -> muster.link.Code
+	38, // 83: muster.link.Answer.rows:type_name -> muster.link.Row
+	62, // 84: muster.link.Answer.counts:type_name -> muster.link.Answer.CountsEntry
+	15, // 85: muster.link.Answer.contacts:type_name -> muster.link.ContactRow
+	58, // 86: muster.link.Answer.events:type_name -> muster.link.Event
+	87, // [87:87] is the sub-list for method output_type
+	87, // [87:87] is the sub-list for method input_type
+	87, // [87:87] is the sub-list for extension type_name
+	87, // [87:87] is the sub-list for extension extendee
+	0,  // [0:87] is the sub-list for field type_name
 }
 
 func init() { file_actors_link_link_proto_init() }
@@ -4726,6 +6757,9 @@ func file_actors_link_link_proto_init() {
 		(*Up_Announce)(nil),
 		(*Up_Room)(nil),
 		(*Up_Ask)(nil),
+		(*Up_Ack)(nil),
+		(*Up_Transfer)(nil),
+		(*Up_TransferDone)(nil),
 	}
 	file_actors_link_link_proto_msgTypes[1].OneofWrappers = []any{
 		(*Down_Attached)(nil),
@@ -4740,8 +6774,10 @@ func file_actors_link_link_proto_init() {
 		(*Down_Room)(nil),
 		(*Down_RoomChange)(nil),
 		(*Down_Answer)(nil),
+		(*Down_Outbox)(nil),
+		(*Down_Contacts)(nil),
 	}
-	file_actors_link_link_proto_msgTypes[8].OneofWrappers = []any{
+	file_actors_link_link_proto_msgTypes[9].OneofWrappers = []any{
 		(*Act_Claim)(nil),
 		(*Act_EndClaim)(nil),
 		(*Act_Invisible)(nil),
@@ -4749,18 +6785,36 @@ func file_actors_link_link_proto_init() {
 		(*Act_Relations)(nil),
 		(*Act_Kick)(nil),
 		(*Act_Revoke)(nil),
+		(*Act_Contact)(nil),
+		(*Act_Publish)(nil),
+		(*Act_NotifyWhen)(nil),
+		(*Act_Device)(nil),
+		(*Act_Erase)(nil),
+		(*Act_Purge)(nil),
+		(*Act_Import)(nil),
 	}
-	file_actors_link_link_proto_msgTypes[32].OneofWrappers = []any{
+	file_actors_link_link_proto_msgTypes[23].OneofWrappers = []any{
+		(*Transfer_BlockedBy)(nil),
+		(*Transfer_Contact)(nil),
+		(*Transfer_NotifyWhen)(nil),
+		(*Transfer_Publish)(nil),
+		(*Transfer_Erased)(nil),
+	}
+	file_actors_link_link_proto_msgTypes[47].OneofWrappers = []any{
 		(*RoomCommand_Enter)(nil),
 		(*RoomCommand_Leave)(nil),
 		(*RoomCommand_List)(nil),
 		(*RoomCommand_Update)(nil),
 	}
-	file_actors_link_link_proto_msgTypes[37].OneofWrappers = []any{
+	file_actors_link_link_proto_msgTypes[52].OneofWrappers = []any{
 		(*Ask_Online)(nil),
 		(*Ask_Counts)(nil),
 		(*Ask_Explain)(nil),
 		(*Ask_User)(nil),
+		(*Ask_Contacts)(nil),
+		(*Ask_Events)(nil),
+		(*Ask_Outbox)(nil),
+		(*Ask_Letters)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -4768,7 +6822,7 @@ func file_actors_link_link_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_actors_link_link_proto_rawDesc), len(file_actors_link_link_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   42,
+			NumMessages:   61,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -180,6 +180,20 @@ func (x *Command) AppendJSON(b []byte) []byte {
 		b = v.RoomLeave.AppendJSON(putKey(b, start, `"room.leave":`))
 	case *Command_RoomWindow:
 		b = v.RoomWindow.AppendJSON(putKey(b, start, `"room.window":`))
+	case *Command_Contact:
+		b = v.Contact.AppendJSON(putKey(b, start, `"contact":`))
+	case *Command_Contacts:
+		b = v.Contacts.AppendJSON(putKey(b, start, `"contacts":`))
+	case *Command_Block:
+		b = v.Block.AppendJSON(putKey(b, start, `"block":`))
+	case *Command_Publish:
+		b = v.Publish.AppendJSON(putKey(b, start, `"publish":`))
+	case *Command_Ack:
+		b = v.Ack.AppendJSON(putKey(b, start, `"ack":`))
+	case *Command_NotifyWhen:
+		b = v.NotifyWhen.AppendJSON(putKey(b, start, `"notify_when":`))
+	case *Command_Device:
+		b = v.Device.AppendJSON(putKey(b, start, `"device":`))
 	}
 	return append(b, '}')
 }
@@ -270,6 +284,41 @@ func (x *Command) decodeJSON(d *jx.Decoder) error {
 				x.Method = &Command_RoomWindow{v}
 				f.end("room.window", v.decodeJSON(d))
 			}
+		case "contact":
+			if v := new(Contact); f.alone(x.Method == nil, "contact") {
+				x.Method = &Command_Contact{v}
+				f.end("contact", v.decodeJSON(d))
+			}
+		case "contacts":
+			if v := new(Contacts); f.alone(x.Method == nil, "contacts") {
+				x.Method = &Command_Contacts{v}
+				f.end("contacts", v.decodeJSON(d))
+			}
+		case "block":
+			if v := new(Block); f.alone(x.Method == nil, "block") {
+				x.Method = &Command_Block{v}
+				f.end("block", v.decodeJSON(d))
+			}
+		case "publish":
+			if v := new(Publish); f.alone(x.Method == nil, "publish") {
+				x.Method = &Command_Publish{v}
+				f.end("publish", v.decodeJSON(d))
+			}
+		case "ack":
+			if v := new(Ack); f.alone(x.Method == nil, "ack") {
+				x.Method = &Command_Ack{v}
+				f.end("ack", v.decodeJSON(d))
+			}
+		case "notify_when":
+			if v := new(NotifyWhen); f.alone(x.Method == nil, "notify_when") {
+				x.Method = &Command_NotifyWhen{v}
+				f.end("notify_when", v.decodeJSON(d))
+			}
+		case "device":
+			if v := new(Device); f.alone(x.Method == nil, "device") {
+				x.Method = &Command_Device{v}
+				f.end("device", v.decodeJSON(d))
+			}
 		default:
 			f.skip()
 		}
@@ -320,6 +369,20 @@ func (x *Reply) AppendJSON(b []byte) []byte {
 		b = v.RoomLeave.AppendJSON(putKey(b, start, `"room.leave":`))
 	case *Reply_RoomWindow:
 		b = v.RoomWindow.AppendJSON(putKey(b, start, `"room.window":`))
+	case *Reply_Contact:
+		b = v.Contact.AppendJSON(putKey(b, start, `"contact":`))
+	case *Reply_Contacts:
+		b = v.Contacts.AppendJSON(putKey(b, start, `"contacts":`))
+	case *Reply_Block:
+		b = v.Block.AppendJSON(putKey(b, start, `"block":`))
+	case *Reply_Publish:
+		b = v.Publish.AppendJSON(putKey(b, start, `"publish":`))
+	case *Reply_Ack:
+		b = v.Ack.AppendJSON(putKey(b, start, `"ack":`))
+	case *Reply_NotifyWhen:
+		b = v.NotifyWhen.AppendJSON(putKey(b, start, `"notify_when":`))
+	case *Reply_Device:
+		b = v.Device.AppendJSON(putKey(b, start, `"device":`))
 	case *Reply_Push:
 		b = v.Push.AppendJSON(putKey(b, start, `"push":`))
 	}
@@ -417,6 +480,41 @@ func (x *Reply) decodeJSON(d *jx.Decoder) error {
 				x.Body = &Reply_RoomWindow{v}
 				f.end("room.window", v.decodeJSON(d))
 			}
+		case "contact":
+			if v := new(ContactReply); f.alone(x.Body == nil, "contact") {
+				x.Body = &Reply_Contact{v}
+				f.end("contact", v.decodeJSON(d))
+			}
+		case "contacts":
+			if v := new(ContactsReply); f.alone(x.Body == nil, "contacts") {
+				x.Body = &Reply_Contacts{v}
+				f.end("contacts", v.decodeJSON(d))
+			}
+		case "block":
+			if v := new(Empty); f.alone(x.Body == nil, "block") {
+				x.Body = &Reply_Block{v}
+				f.end("block", v.decodeJSON(d))
+			}
+		case "publish":
+			if v := new(PublishReply); f.alone(x.Body == nil, "publish") {
+				x.Body = &Reply_Publish{v}
+				f.end("publish", v.decodeJSON(d))
+			}
+		case "ack":
+			if v := new(Empty); f.alone(x.Body == nil, "ack") {
+				x.Body = &Reply_Ack{v}
+				f.end("ack", v.decodeJSON(d))
+			}
+		case "notify_when":
+			if v := new(Empty); f.alone(x.Body == nil, "notify_when") {
+				x.Body = &Reply_NotifyWhen{v}
+				f.end("notify_when", v.decodeJSON(d))
+			}
+		case "device":
+			if v := new(Empty); f.alone(x.Body == nil, "device") {
+				x.Body = &Reply_Device{v}
+				f.end("device", v.decodeJSON(d))
+			}
 		case "push":
 			if v := new(Push); f.alone(x.Body == nil, "push") {
 				x.Body = &Reply_Push{v}
@@ -500,6 +598,7 @@ func (x *Connect) AppendJSON(b []byte) []byte {
 	b = putOptional(b, start, `"grace_ms":`, x.GraceMs)
 	b = putBool(b, start, `"inactive":`, x.Inactive)
 	b = putString(b, start, `"client":`, x.Client)
+	b = putMessage(b, start, `"outbox":`, x.Outbox)
 	return append(b, '}')
 }
 
@@ -531,6 +630,38 @@ func (x *Connect) decodeJSON(d *jx.Decoder) error {
 			f.boolean(9, "inactive", &x.Inactive)
 		case "client":
 			f.str(10, "client", &x.Client)
+		case "outbox":
+			if v := new(OutboxPosition); f.once(11, "outbox") {
+				x.Outbox = v
+				f.end("outbox", v.decodeJSON(d))
+			}
+		default:
+			f.skip()
+		}
+	}
+	return f.err
+}
+
+// AppendJSON appends the message as one JSON object without line breaks.
+func (x *OutboxPosition) AppendJSON(b []byte) []byte {
+	b = append(b, '{')
+	if x == nil {
+		return append(b, '}')
+	}
+	start := len(b)
+	b = putString(b, start, `"epoch":`, x.Epoch)
+	b = putNumber(b, start, `"offset":`, x.Offset)
+	return append(b, '}')
+}
+
+func (x *OutboxPosition) decodeJSON(d *jx.Decoder) error {
+	f := object(d)
+	for f.next() {
+		switch string(f.key()) {
+		case "epoch":
+			f.str(0, "epoch", &x.Epoch)
+		case "offset":
+			number(&f, 1, "offset", &x.Offset)
 		default:
 			f.skip()
 		}
@@ -557,6 +688,7 @@ func (x *ConnectReply) AppendJSON(b []byte) []byte {
 	b = putBool(b, start, `"done":`, x.Done)
 	b = putMessages(b, start, `"rooms":`, x.Rooms)
 	b = putMessage(b, start, `"self":`, x.Self)
+	b = putMessage(b, start, `"outbox":`, x.Outbox)
 	return append(b, '}')
 }
 
@@ -590,6 +722,11 @@ func (x *ConnectReply) decodeJSON(d *jx.Decoder) error {
 			if v := new(Self); f.once(11, "self") {
 				x.Self = v
 				f.end("self", v.decodeJSON(d))
+			}
+		case "outbox":
+			if v := new(OutboxPush); f.once(12, "outbox") {
+				x.Outbox = v
+				f.end("outbox", v.decodeJSON(d))
 			}
 		default:
 			f.skip()
@@ -1284,6 +1421,456 @@ func (x *RoomWindowReply) decodeJSON(d *jx.Decoder) error {
 }
 
 // AppendJSON appends the message as one JSON object without line breaks.
+func (x *Contact) AppendJSON(b []byte) []byte {
+	b = append(b, '{')
+	if x == nil {
+		return append(b, '}')
+	}
+	start := len(b)
+	b = putString(b, start, `"user":`, x.User)
+	b = putString(b, start, `"action":`, x.Action)
+	return append(b, '}')
+}
+
+func (x *Contact) decodeJSON(d *jx.Decoder) error {
+	f := object(d)
+	for f.next() {
+		switch string(f.key()) {
+		case "user":
+			f.str(0, "user", &x.User)
+		case "action":
+			f.str(1, "action", &x.Action)
+		default:
+			f.skip()
+		}
+	}
+	return f.err
+}
+
+// AppendJSON appends the message as one JSON object without line breaks.
+func (x *ContactReply) AppendJSON(b []byte) []byte {
+	b = append(b, '{')
+	if x == nil {
+		return append(b, '}')
+	}
+	start := len(b)
+	b = putMessage(b, start, `"contact":`, x.Contact)
+	return append(b, '}')
+}
+
+func (x *ContactReply) decodeJSON(d *jx.Decoder) error {
+	f := object(d)
+	for f.next() {
+		switch string(f.key()) {
+		case "contact":
+			if v := new(ContactRow); f.once(0, "contact") {
+				x.Contact = v
+				f.end("contact", v.decodeJSON(d))
+			}
+		default:
+			f.skip()
+		}
+	}
+	return f.err
+}
+
+// AppendJSON appends the message as one JSON object without line breaks.
+func (x *Contacts) AppendJSON(b []byte) []byte {
+	b = append(b, '{')
+	if x == nil {
+		return append(b, '}')
+	}
+	start := len(b)
+	b = putString(b, start, `"after":`, x.After)
+	b = putNumber(b, start, `"limit":`, x.Limit)
+	return append(b, '}')
+}
+
+func (x *Contacts) decodeJSON(d *jx.Decoder) error {
+	f := object(d)
+	for f.next() {
+		switch string(f.key()) {
+		case "after":
+			f.str(0, "after", &x.After)
+		case "limit":
+			number(&f, 1, "limit", &x.Limit)
+		default:
+			f.skip()
+		}
+	}
+	return f.err
+}
+
+// AppendJSON appends the message as one JSON object without line breaks.
+func (x *ContactsReply) AppendJSON(b []byte) []byte {
+	b = append(b, '{')
+	if x == nil {
+		return append(b, '}')
+	}
+	start := len(b)
+	b = putMessages(b, start, `"contacts":`, x.Contacts)
+	b = putBool(b, start, `"more":`, x.More)
+	return append(b, '}')
+}
+
+func (x *ContactsReply) decodeJSON(d *jx.Decoder) error {
+	f := object(d)
+	for f.next() {
+		switch string(f.key()) {
+		case "contacts":
+			messages(&f, 0, "contacts", &x.Contacts)
+		case "more":
+			f.boolean(1, "more", &x.More)
+		default:
+			f.skip()
+		}
+	}
+	return f.err
+}
+
+// AppendJSON appends the message as one JSON object without line breaks.
+func (x *ContactRow) AppendJSON(b []byte) []byte {
+	b = append(b, '{')
+	if x == nil {
+		return append(b, '}')
+	}
+	start := len(b)
+	b = putString(b, start, `"user":`, x.User)
+	b = putString(b, start, `"subscription":`, x.Subscription)
+	b = putBool(b, start, `"pending_out":`, x.PendingOut)
+	b = putBool(b, start, `"pending_in":`, x.PendingIn)
+	b = putBool(b, start, `"approved":`, x.Approved)
+	b = putBool(b, start, `"blocked":`, x.Blocked)
+	return append(b, '}')
+}
+
+func (x *ContactRow) decodeJSON(d *jx.Decoder) error {
+	f := object(d)
+	for f.next() {
+		switch string(f.key()) {
+		case "user":
+			f.str(0, "user", &x.User)
+		case "subscription":
+			f.str(1, "subscription", &x.Subscription)
+		case "pending_out":
+			f.boolean(2, "pending_out", &x.PendingOut)
+		case "pending_in":
+			f.boolean(3, "pending_in", &x.PendingIn)
+		case "approved":
+			f.boolean(4, "approved", &x.Approved)
+		case "blocked":
+			f.boolean(5, "blocked", &x.Blocked)
+		default:
+			f.skip()
+		}
+	}
+	return f.err
+}
+
+// AppendJSON appends the message as one JSON object without line breaks.
+func (x *Block) AppendJSON(b []byte) []byte {
+	b = append(b, '{')
+	if x == nil {
+		return append(b, '}')
+	}
+	start := len(b)
+	b = putStrings(b, start, `"add":`, x.Add)
+	b = putStrings(b, start, `"remove":`, x.Remove)
+	return append(b, '}')
+}
+
+func (x *Block) decodeJSON(d *jx.Decoder) error {
+	f := object(d)
+	for f.next() {
+		switch string(f.key()) {
+		case "add":
+			f.strings(0, "add", &x.Add)
+		case "remove":
+			f.strings(1, "remove", &x.Remove)
+		default:
+			f.skip()
+		}
+	}
+	return f.err
+}
+
+// AppendJSON appends the message as one JSON object without line breaks.
+func (x *Publish) AppendJSON(b []byte) []byte {
+	b = append(b, '{')
+	if x == nil {
+		return append(b, '}')
+	}
+	start := len(b)
+	b = putString(b, start, `"user":`, x.User)
+	b = putString(b, start, `"client_id":`, x.ClientId)
+	b = putRaw(b, start, `"body":`, x.Body)
+	b = putString(b, start, `"class":`, x.Class)
+	b = putNumber(b, start, `"ttl_ms":`, x.TtlMs)
+	b = putString(b, start, `"collapse_key":`, x.CollapseKey)
+	b = putString(b, start, `"ack_mode":`, x.AckMode)
+	return append(b, '}')
+}
+
+func (x *Publish) decodeJSON(d *jx.Decoder) error {
+	f := object(d)
+	for f.next() {
+		switch string(f.key()) {
+		case "user":
+			f.str(0, "user", &x.User)
+		case "client_id":
+			f.str(1, "client_id", &x.ClientId)
+		case "body":
+			f.raw(2, "body", &x.Body)
+		case "class":
+			f.str(3, "class", &x.Class)
+		case "ttl_ms":
+			number(&f, 4, "ttl_ms", &x.TtlMs)
+		case "collapse_key":
+			f.str(5, "collapse_key", &x.CollapseKey)
+		case "ack_mode":
+			f.str(6, "ack_mode", &x.AckMode)
+		default:
+			f.skip()
+		}
+	}
+	return f.err
+}
+
+// AppendJSON appends the message as one JSON object without line breaks.
+func (x *PublishReply) AppendJSON(b []byte) []byte {
+	b = append(b, '{')
+	if x == nil {
+		return append(b, '}')
+	}
+	start := len(b)
+	b = putString(b, start, `"client_id":`, x.ClientId)
+	b = putNumber(b, start, `"at":`, x.At)
+	return append(b, '}')
+}
+
+func (x *PublishReply) decodeJSON(d *jx.Decoder) error {
+	f := object(d)
+	for f.next() {
+		switch string(f.key()) {
+		case "client_id":
+			f.str(0, "client_id", &x.ClientId)
+		case "at":
+			number(&f, 1, "at", &x.At)
+		default:
+			f.skip()
+		}
+	}
+	return f.err
+}
+
+// AppendJSON appends the message as one JSON object without line breaks.
+func (x *Ack) AppendJSON(b []byte) []byte {
+	b = append(b, '{')
+	if x == nil {
+		return append(b, '}')
+	}
+	start := len(b)
+	b = putNumber(b, start, `"outbox":`, x.Outbox)
+	b = putString(b, start, `"epoch":`, x.Epoch)
+	return append(b, '}')
+}
+
+func (x *Ack) decodeJSON(d *jx.Decoder) error {
+	f := object(d)
+	for f.next() {
+		switch string(f.key()) {
+		case "outbox":
+			number(&f, 0, "outbox", &x.Outbox)
+		case "epoch":
+			f.str(1, "epoch", &x.Epoch)
+		default:
+			f.skip()
+		}
+	}
+	return f.err
+}
+
+// AppendJSON appends the message as one JSON object without line breaks.
+func (x *NotifyWhen) AppendJSON(b []byte) []byte {
+	b = append(b, '{')
+	if x == nil {
+		return append(b, '}')
+	}
+	start := len(b)
+	b = putString(b, start, `"user":`, x.User)
+	b = putString(b, start, `"state":`, x.State)
+	b = putNumber(b, start, `"ttl_ms":`, x.TtlMs)
+	b = putBool(b, start, `"end":`, x.End)
+	return append(b, '}')
+}
+
+func (x *NotifyWhen) decodeJSON(d *jx.Decoder) error {
+	f := object(d)
+	for f.next() {
+		switch string(f.key()) {
+		case "user":
+			f.str(0, "user", &x.User)
+		case "state":
+			f.str(1, "state", &x.State)
+		case "ttl_ms":
+			number(&f, 2, "ttl_ms", &x.TtlMs)
+		case "end":
+			f.boolean(3, "end", &x.End)
+		default:
+			f.skip()
+		}
+	}
+	return f.err
+}
+
+// AppendJSON appends the message as one JSON object without line breaks.
+func (x *Device) AppendJSON(b []byte) []byte {
+	b = append(b, '{')
+	if x == nil {
+		return append(b, '}')
+	}
+	start := len(b)
+	b = putString(b, start, `"provider":`, x.Provider)
+	b = putString(b, start, `"token":`, x.Token)
+	b = putBool(b, start, `"forget":`, x.Forget)
+	return append(b, '}')
+}
+
+func (x *Device) decodeJSON(d *jx.Decoder) error {
+	f := object(d)
+	for f.next() {
+		switch string(f.key()) {
+		case "provider":
+			f.str(0, "provider", &x.Provider)
+		case "token":
+			f.str(1, "token", &x.Token)
+		case "forget":
+			f.boolean(2, "forget", &x.Forget)
+		default:
+			f.skip()
+		}
+	}
+	return f.err
+}
+
+// AppendJSON appends the message as one JSON object without line breaks.
+func (x *OutboxPush) AppendJSON(b []byte) []byte {
+	b = append(b, '{')
+	if x == nil {
+		return append(b, '}')
+	}
+	start := len(b)
+	b = putString(b, start, `"epoch":`, x.Epoch)
+	b = putNumber(b, start, `"head":`, x.Head)
+	b = putMessages(b, start, `"entries":`, x.Entries)
+	b = putMessage(b, start, `"gap":`, x.Gap)
+	b = putBool(b, start, `"reset":`, x.Reset_)
+	return append(b, '}')
+}
+
+func (x *OutboxPush) decodeJSON(d *jx.Decoder) error {
+	f := object(d)
+	for f.next() {
+		switch string(f.key()) {
+		case "epoch":
+			f.str(0, "epoch", &x.Epoch)
+		case "head":
+			number(&f, 1, "head", &x.Head)
+		case "entries":
+			messages(&f, 2, "entries", &x.Entries)
+		case "gap":
+			if v := new(OutboxGap); f.once(3, "gap") {
+				x.Gap = v
+				f.end("gap", v.decodeJSON(d))
+			}
+		case "reset":
+			f.boolean(4, "reset", &x.Reset_)
+		default:
+			f.skip()
+		}
+	}
+	return f.err
+}
+
+// AppendJSON appends the message as one JSON object without line breaks.
+func (x *OutboxGap) AppendJSON(b []byte) []byte {
+	b = append(b, '{')
+	if x == nil {
+		return append(b, '}')
+	}
+	start := len(b)
+	b = putNumber(b, start, `"from":`, x.From)
+	b = putNumber(b, start, `"to":`, x.To)
+	b = putString(b, start, `"reason":`, x.Reason)
+	return append(b, '}')
+}
+
+func (x *OutboxGap) decodeJSON(d *jx.Decoder) error {
+	f := object(d)
+	for f.next() {
+		switch string(f.key()) {
+		case "from":
+			number(&f, 0, "from", &x.From)
+		case "to":
+			number(&f, 1, "to", &x.To)
+		case "reason":
+			f.str(2, "reason", &x.Reason)
+		default:
+			f.skip()
+		}
+	}
+	return f.err
+}
+
+// AppendJSON appends the message as one JSON object without line breaks.
+func (x *OutboxEntry) AppendJSON(b []byte) []byte {
+	b = append(b, '{')
+	if x == nil {
+		return append(b, '}')
+	}
+	start := len(b)
+	b = putNumber(b, start, `"offset":`, x.Offset)
+	b = putString(b, start, `"client_id":`, x.ClientId)
+	b = putString(b, start, `"from":`, x.From)
+	b = putString(b, start, `"type":`, x.Type)
+	b = putString(b, start, `"class":`, x.Class)
+	b = putNumber(b, start, `"at":`, x.At)
+	b = putNumber(b, start, `"expires_at":`, x.ExpiresAt)
+	b = putString(b, start, `"collapse_key":`, x.CollapseKey)
+	b = putRaw(b, start, `"body":`, x.Body)
+	return append(b, '}')
+}
+
+func (x *OutboxEntry) decodeJSON(d *jx.Decoder) error {
+	f := object(d)
+	for f.next() {
+		switch string(f.key()) {
+		case "offset":
+			number(&f, 0, "offset", &x.Offset)
+		case "client_id":
+			f.str(1, "client_id", &x.ClientId)
+		case "from":
+			f.str(2, "from", &x.From)
+		case "type":
+			f.str(3, "type", &x.Type)
+		case "class":
+			f.str(4, "class", &x.Class)
+		case "at":
+			number(&f, 5, "at", &x.At)
+		case "expires_at":
+			number(&f, 6, "expires_at", &x.ExpiresAt)
+		case "collapse_key":
+			f.str(7, "collapse_key", &x.CollapseKey)
+		case "body":
+			f.raw(8, "body", &x.Body)
+		default:
+			f.skip()
+		}
+	}
+	return f.err
+}
+
+// AppendJSON appends the message as one JSON object without line breaks.
 func (x *Occupant) AppendJSON(b []byte) []byte {
 	b = append(b, '{')
 	if x == nil {
@@ -1662,6 +2249,8 @@ func (x *Push) AppendJSON(b []byte) []byte {
 	b = putMessage(b, start, `"reconnect":`, x.Reconnect)
 	b = putMessage(b, start, `"disconnect":`, x.Disconnect)
 	b = putMessage(b, start, `"session_revoked":`, x.SessionRevoked)
+	b = putMessage(b, start, `"outbox":`, x.Outbox)
+	b = putMessages(b, start, `"contact":`, x.Contact)
 	return append(b, '}')
 }
 
@@ -1698,6 +2287,13 @@ func (x *Push) decodeJSON(d *jx.Decoder) error {
 				x.SessionRevoked = v
 				f.end("session_revoked", v.decodeJSON(d))
 			}
+		case "outbox":
+			if v := new(OutboxPush); f.once(7, "outbox") {
+				x.Outbox = v
+				f.end("outbox", v.decodeJSON(d))
+			}
+		case "contact":
+			messages(&f, 8, "contact", &x.Contact)
 		default:
 			f.skip()
 		}

@@ -284,6 +284,13 @@ type Command struct {
 	//	*Command_RoomEnter
 	//	*Command_RoomLeave
 	//	*Command_RoomWindow
+	//	*Command_Contact
+	//	*Command_Contacts
+	//	*Command_Block
+	//	*Command_Publish
+	//	*Command_Ack
+	//	*Command_NotifyWhen
+	//	*Command_Device
 	Method        isCommand_Method `protobuf_oneof:"method"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -477,6 +484,69 @@ func (x *Command) GetRoomWindow() *RoomWindow {
 	return nil
 }
 
+func (x *Command) GetContact() *Contact {
+	if x != nil {
+		if x, ok := x.Method.(*Command_Contact); ok {
+			return x.Contact
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetContacts() *Contacts {
+	if x != nil {
+		if x, ok := x.Method.(*Command_Contacts); ok {
+			return x.Contacts
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetBlock() *Block {
+	if x != nil {
+		if x, ok := x.Method.(*Command_Block); ok {
+			return x.Block
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetPublish() *Publish {
+	if x != nil {
+		if x, ok := x.Method.(*Command_Publish); ok {
+			return x.Publish
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetAck() *Ack {
+	if x != nil {
+		if x, ok := x.Method.(*Command_Ack); ok {
+			return x.Ack
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetNotifyWhen() *NotifyWhen {
+	if x != nil {
+		if x, ok := x.Method.(*Command_NotifyWhen); ok {
+			return x.NotifyWhen
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetDevice() *Device {
+	if x != nil {
+		if x, ok := x.Method.(*Command_Device); ok {
+			return x.Device
+		}
+	}
+	return nil
+}
+
 type isCommand_Method interface {
 	isCommand_Method()
 }
@@ -545,6 +615,34 @@ type Command_RoomWindow struct {
 	RoomWindow *RoomWindow `protobuf:"bytes,17,opt,name=room_window,json=room.window,proto3,oneof"`
 }
 
+type Command_Contact struct {
+	Contact *Contact `protobuf:"bytes,18,opt,name=contact,proto3,oneof"`
+}
+
+type Command_Contacts struct {
+	Contacts *Contacts `protobuf:"bytes,19,opt,name=contacts,proto3,oneof"`
+}
+
+type Command_Block struct {
+	Block *Block `protobuf:"bytes,20,opt,name=block,proto3,oneof"`
+}
+
+type Command_Publish struct {
+	Publish *Publish `protobuf:"bytes,21,opt,name=publish,proto3,oneof"`
+}
+
+type Command_Ack struct {
+	Ack *Ack `protobuf:"bytes,22,opt,name=ack,proto3,oneof"`
+}
+
+type Command_NotifyWhen struct {
+	NotifyWhen *NotifyWhen `protobuf:"bytes,23,opt,name=notify_when,json=notifyWhen,proto3,oneof"`
+}
+
+type Command_Device struct {
+	Device *Device `protobuf:"bytes,24,opt,name=device,proto3,oneof"`
+}
+
 func (*Command_Connect) isCommand_Method() {}
 
 func (*Command_Refresh) isCommand_Method() {}
@@ -577,6 +675,20 @@ func (*Command_RoomLeave) isCommand_Method() {}
 
 func (*Command_RoomWindow) isCommand_Method() {}
 
+func (*Command_Contact) isCommand_Method() {}
+
+func (*Command_Contacts) isCommand_Method() {}
+
+func (*Command_Block) isCommand_Method() {}
+
+func (*Command_Publish) isCommand_Method() {}
+
+func (*Command_Ack) isCommand_Method() {}
+
+func (*Command_NotifyWhen) isCommand_Method() {}
+
+func (*Command_Device) isCommand_Method() {}
+
 // Reply is one server frame: the answer to a command, a push, or, when empty,
 // the server's ping.
 type Reply struct {
@@ -601,6 +713,13 @@ type Reply struct {
 	//	*Reply_RoomEnter
 	//	*Reply_RoomLeave
 	//	*Reply_RoomWindow
+	//	*Reply_Contact
+	//	*Reply_Contacts
+	//	*Reply_Block
+	//	*Reply_Publish
+	//	*Reply_Ack
+	//	*Reply_NotifyWhen
+	//	*Reply_Device
 	//	*Reply_Push
 	Body          isReply_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
@@ -804,6 +923,69 @@ func (x *Reply) GetRoomWindow() *RoomWindowReply {
 	return nil
 }
 
+func (x *Reply) GetContact() *ContactReply {
+	if x != nil {
+		if x, ok := x.Body.(*Reply_Contact); ok {
+			return x.Contact
+		}
+	}
+	return nil
+}
+
+func (x *Reply) GetContacts() *ContactsReply {
+	if x != nil {
+		if x, ok := x.Body.(*Reply_Contacts); ok {
+			return x.Contacts
+		}
+	}
+	return nil
+}
+
+func (x *Reply) GetBlock() *Empty {
+	if x != nil {
+		if x, ok := x.Body.(*Reply_Block); ok {
+			return x.Block
+		}
+	}
+	return nil
+}
+
+func (x *Reply) GetPublish() *PublishReply {
+	if x != nil {
+		if x, ok := x.Body.(*Reply_Publish); ok {
+			return x.Publish
+		}
+	}
+	return nil
+}
+
+func (x *Reply) GetAck() *Empty {
+	if x != nil {
+		if x, ok := x.Body.(*Reply_Ack); ok {
+			return x.Ack
+		}
+	}
+	return nil
+}
+
+func (x *Reply) GetNotifyWhen() *Empty {
+	if x != nil {
+		if x, ok := x.Body.(*Reply_NotifyWhen); ok {
+			return x.NotifyWhen
+		}
+	}
+	return nil
+}
+
+func (x *Reply) GetDevice() *Empty {
+	if x != nil {
+		if x, ok := x.Body.(*Reply_Device); ok {
+			return x.Device
+		}
+	}
+	return nil
+}
+
 func (x *Reply) GetPush() *Push {
 	if x != nil {
 		if x, ok := x.Body.(*Reply_Push); ok {
@@ -885,6 +1067,34 @@ type Reply_RoomWindow struct {
 	RoomWindow *RoomWindowReply `protobuf:"bytes,18,opt,name=room_window,json=room.window,proto3,oneof"`
 }
 
+type Reply_Contact struct {
+	Contact *ContactReply `protobuf:"bytes,19,opt,name=contact,proto3,oneof"`
+}
+
+type Reply_Contacts struct {
+	Contacts *ContactsReply `protobuf:"bytes,20,opt,name=contacts,proto3,oneof"`
+}
+
+type Reply_Block struct {
+	Block *Empty `protobuf:"bytes,21,opt,name=block,proto3,oneof"`
+}
+
+type Reply_Publish struct {
+	Publish *PublishReply `protobuf:"bytes,22,opt,name=publish,proto3,oneof"`
+}
+
+type Reply_Ack struct {
+	Ack *Empty `protobuf:"bytes,23,opt,name=ack,proto3,oneof"`
+}
+
+type Reply_NotifyWhen struct {
+	NotifyWhen *Empty `protobuf:"bytes,24,opt,name=notify_when,json=notifyWhen,proto3,oneof"`
+}
+
+type Reply_Device struct {
+	Device *Empty `protobuf:"bytes,25,opt,name=device,proto3,oneof"`
+}
+
 type Reply_Push struct {
 	Push *Push `protobuf:"bytes,30,opt,name=push,proto3,oneof"`
 }
@@ -922,6 +1132,20 @@ func (*Reply_RoomEnter) isReply_Body() {}
 func (*Reply_RoomLeave) isReply_Body() {}
 
 func (*Reply_RoomWindow) isReply_Body() {}
+
+func (*Reply_Contact) isReply_Body() {}
+
+func (*Reply_Contacts) isReply_Body() {}
+
+func (*Reply_Block) isReply_Body() {}
+
+func (*Reply_Publish) isReply_Body() {}
+
+func (*Reply_Ack) isReply_Body() {}
+
+func (*Reply_NotifyWhen) isReply_Body() {}
+
+func (*Reply_Device) isReply_Body() {}
 
 func (*Reply_Push) isReply_Body() {}
 
@@ -1066,7 +1290,10 @@ type Connect struct {
 	// The application is in the background from the start.
 	Inactive bool `protobuf:"varint,10,opt,name=inactive,proto3" json:"inactive,omitempty"`
 	// Free text that names the client, for explain; at most 64 bytes.
-	Client        string `protobuf:"bytes,11,opt,name=client,proto3" json:"client,omitempty"`
+	Client string `protobuf:"bytes,11,opt,name=client,proto3" json:"client,omitempty"`
+	// Present: this device reads the outbox, from after this position; it is registered for it until
+	// it says device{forget} or stays away for 30 days. An empty position: from the oldest entry kept.
+	Outbox        *OutboxPosition `protobuf:"bytes,12,opt,name=outbox,proto3" json:"outbox,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1178,6 +1405,68 @@ func (x *Connect) GetClient() string {
 	return ""
 }
 
+func (x *Connect) GetOutbox() *OutboxPosition {
+	if x != nil {
+		return x.Outbox
+	}
+	return nil
+}
+
+// OutboxPosition is how far a device has read.
+type OutboxPosition struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of the outbox, as last told; absent before the first time.
+	Epoch string `protobuf:"bytes,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// The last offset that the device has processed; 0: none.
+	Offset        uint64 `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OutboxPosition) Reset() {
+	*x = OutboxPosition{}
+	mi := &file_clients_wire_muster_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OutboxPosition) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OutboxPosition) ProtoMessage() {}
+
+func (x *OutboxPosition) ProtoReflect() protoreflect.Message {
+	mi := &file_clients_wire_muster_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OutboxPosition.ProtoReflect.Descriptor instead.
+func (*OutboxPosition) Descriptor() ([]byte, []int) {
+	return file_clients_wire_muster_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *OutboxPosition) GetEpoch() string {
+	if x != nil {
+		return x.Epoch
+	}
+	return ""
+}
+
+func (x *OutboxPosition) GetOffset() uint64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
 type ConnectReply struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Keep it to resume.
@@ -1203,14 +1492,17 @@ type ConnectReply struct {
 	// One for each room asked for.
 	Rooms []*RoomEnterReply `protobuf:"bytes,11,rep,name=rooms,proto3" json:"rooms,omitempty"`
 	// The user's own view.
-	Self          *Self `protobuf:"bytes,12,opt,name=self,proto3" json:"self,omitempty"`
+	Self *Self `protobuf:"bytes,12,opt,name=self,proto3" json:"self,omitempty"`
+	// If connect named an outbox position: where the outbox stands, a gap or reset if there is one, and the
+	// first entries after the position; the rest follows as pushes.
+	Outbox        *OutboxPush `protobuf:"bytes,13,opt,name=outbox,proto3" json:"outbox,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ConnectReply) Reset() {
 	*x = ConnectReply{}
-	mi := &file_clients_wire_muster_proto_msgTypes[5]
+	mi := &file_clients_wire_muster_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1222,7 +1514,7 @@ func (x *ConnectReply) String() string {
 func (*ConnectReply) ProtoMessage() {}
 
 func (x *ConnectReply) ProtoReflect() protoreflect.Message {
-	mi := &file_clients_wire_muster_proto_msgTypes[5]
+	mi := &file_clients_wire_muster_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1235,7 +1527,7 @@ func (x *ConnectReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectReply.ProtoReflect.Descriptor instead.
 func (*ConnectReply) Descriptor() ([]byte, []int) {
-	return file_clients_wire_muster_proto_rawDescGZIP(), []int{5}
+	return file_clients_wire_muster_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ConnectReply) GetSessionId() string {
@@ -1322,6 +1614,13 @@ func (x *ConnectReply) GetSelf() *Self {
 	return nil
 }
 
+func (x *ConnectReply) GetOutbox() *OutboxPush {
+	if x != nil {
+		return x.Outbox
+	}
+	return nil
+}
+
 // Refresh replaces the token of a live session; the user must be the same.
 type Refresh struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1333,7 +1632,7 @@ type Refresh struct {
 
 func (x *Refresh) Reset() {
 	*x = Refresh{}
-	mi := &file_clients_wire_muster_proto_msgTypes[6]
+	mi := &file_clients_wire_muster_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1345,7 +1644,7 @@ func (x *Refresh) String() string {
 func (*Refresh) ProtoMessage() {}
 
 func (x *Refresh) ProtoReflect() protoreflect.Message {
-	mi := &file_clients_wire_muster_proto_msgTypes[6]
+	mi := &file_clients_wire_muster_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1358,7 +1657,7 @@ func (x *Refresh) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refresh.ProtoReflect.Descriptor instead.
 func (*Refresh) Descriptor() ([]byte, []int) {
-	return file_clients_wire_muster_proto_rawDescGZIP(), []int{6}
+	return file_clients_wire_muster_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Refresh) GetToken() string {
@@ -1378,7 +1677,7 @@ type RefreshReply struct {
 
 func (x *RefreshReply) Reset() {
 	*x = RefreshReply{}
-	mi := &file_clients_wire_muster_proto_msgTypes[7]
+	mi := &file_clients_wire_muster_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1390,7 +1689,7 @@ func (x *RefreshReply) String() string {
 func (*RefreshReply) ProtoMessage() {}
 
 func (x *RefreshReply) ProtoReflect() protoreflect.Message {
-	mi := &file_clients_wire_muster_proto_msgTypes[7]
+	mi := &file_clients_wire_muster_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1403,7 +1702,7 @@ func (x *RefreshReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RefreshReply.ProtoReflect.Descriptor instead.
 func (*RefreshReply) Descriptor() ([]byte, []int) {
-	return file_clients_wire_muster_proto_rawDescGZIP(), []int{7}
+	return file_clients_wire_muster_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *RefreshReply) GetExpAt() uint64 {
@@ -1422,7 +1721,7 @@ type Bye struct {
 
 func (x *Bye) Reset() {
 	*x = Bye{}
-	mi := &file_clients_wire_muster_proto_msgTypes[8]
+	mi := &file_clients_wire_muster_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1434,7 +1733,7 @@ func (x *Bye) String() string {
 func (*Bye) ProtoMessage() {}
 
 func (x *Bye) ProtoReflect() protoreflect.Message {
-	mi := &file_clients_wire_muster_proto_msgTypes[8]
+	mi := &file_clients_wire_muster_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1447,7 +1746,7 @@ func (x *Bye) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Bye.ProtoReflect.Descriptor instead.
 func (*Bye) Descriptor() ([]byte, []int) {
-	return file_clients_wire_muster_proto_rawDescGZIP(), []int{8}
+	return file_clients_wire_muster_proto_rawDescGZIP(), []int{9}
 }
 
 // Ping asks for the server's clock; it also keeps a proxy from closing the socket.
@@ -1459,7 +1758,7 @@ type Ping struct {
 
 func (x *Ping) Reset() {
 	*x = Ping{}
-	mi := &file_clients_wire_muster_proto_msgTypes[9]
+	mi := &file_clients_wire_muster_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1471,7 +1770,7 @@ func (x *Ping) String() string {
 func (*Ping) ProtoMessage() {}
 
 func (x *Ping) ProtoReflect() protoreflect.Message {
-	mi := &file_clients_wire_muster_proto_msgTypes[9]
+	mi := &file_clients_wire_muster_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1484,7 +1783,7 @@ func (x *Ping) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ping.ProtoReflect.Descriptor instead.
 func (*Ping) Descriptor() ([]byte, []int) {
-	return file_clients_wire_muster_proto_rawDescGZIP(), []int{9}
+	return file_clients_wire_muster_proto_rawDescGZIP(), []int{10}
 }
 
 type PingReply struct {
@@ -1496,7 +1795,7 @@ type PingReply struct {
 
 func (x *PingReply) Reset() {
 	*x = PingReply{}
-	mi := &file_clients_wire_muster_proto_msgTypes[10]
+	mi := &file_clients_wire_muster_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1508,7 +1807,7 @@ func (x *PingReply) String() string {
 func (*PingReply) ProtoMessage() {}
 
 func (x *PingReply) ProtoReflect() protoreflect.Message {
-	mi := &file_clients_wire_muster_proto_msgTypes[10]
+	mi := &file_clients_wire_muster_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1521,7 +1820,7 @@ func (x *PingReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingReply.ProtoReflect.Descriptor instead.
 func (*PingReply) Descriptor() ([]byte, []int) {
-	return file_clients_wire_muster_proto_rawDescGZIP(), []int{10}
+	return file_clients_wire_muster_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *PingReply) GetServerAt() uint64 {
@@ -1550,7 +1849,7 @@ type Watch struct {
 
 func (x *Watch) Reset() {
 	*x = Watch{}
-	mi := &file_clients_wire_muster_proto_msgTypes[11]
+	mi := &file_clients_wire_muster_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1562,7 +1861,7 @@ func (x *Watch) String() string {
 func (*Watch) ProtoMessage() {}
 
 func (x *Watch) ProtoReflect() protoreflect.Message {
-	mi := &file_clients_wire_muster_proto_msgTypes[11]
+	mi := &file_clients_wire_muster_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1575,7 +1874,7 @@ func (x *Watch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Watch.ProtoReflect.Descriptor instead.
 func (*Watch) Descriptor() ([]byte, []int) {
-	return file_clients_wire_muster_proto_rawDescGZIP(), []int{11}
+	return file_clients_wire_muster_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Watch) GetAdd() []string {
@@ -1626,7 +1925,7 @@ type WatchReply struct {
 
 func (x *WatchReply) Reset() {
 	*x = WatchReply{}
-	mi := &file_clients_wire_muster_proto_msgTypes[12]
+	mi := &file_clients_wire_muster_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1638,7 +1937,7 @@ func (x *WatchReply) String() string {
 func (*WatchReply) ProtoMessage() {}
 
 func (x *WatchReply) ProtoReflect() protoreflect.Message {
-	mi := &file_clients_wire_muster_proto_msgTypes[12]
+	mi := &file_clients_wire_muster_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1651,7 +1950,7 @@ func (x *WatchReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchReply.ProtoReflect.Descriptor instead.
 func (*WatchReply) Descriptor() ([]byte, []int) {
-	return file_clients_wire_muster_proto_rawDescGZIP(), []int{12}
+	return file_clients_wire_muster_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *WatchReply) GetPresences() []*Presence {
@@ -1685,7 +1984,7 @@ type Query struct {
 
 func (x *Query) Reset() {
 	*x = Query{}
-	mi := &file_clients_wire_muster_proto_msgTypes[13]
+	mi := &file_clients_wire_muster_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1697,7 +1996,7 @@ func (x *Query) String() string {
 func (*Query) ProtoMessage() {}
 
 func (x *Query) ProtoReflect() protoreflect.Message {
-	mi := &file_clients_wire_muster_proto_msgTypes[13]
+	mi := &file_clients_wire_muster_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1710,7 +2009,7 @@ func (x *Query) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Query.ProtoReflect.Descriptor instead.
 func (*Query) Descriptor() ([]byte, []int) {
-	return file_clients_wire_muster_proto_rawDescGZIP(), []int{13}
+	return file_clients_wire_muster_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Query) GetUsers() []string {
@@ -1732,7 +2031,7 @@ type QueryReply struct {
 
 func (x *QueryReply) Reset() {
 	*x = QueryReply{}
-	mi := &file_clients_wire_muster_proto_msgTypes[14]
+	mi := &file_clients_wire_muster_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1744,7 +2043,7 @@ func (x *QueryReply) String() string {
 func (*QueryReply) ProtoMessage() {}
 
 func (x *QueryReply) ProtoReflect() protoreflect.Message {
-	mi := &file_clients_wire_muster_proto_msgTypes[14]
+	mi := &file_clients_wire_muster_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1757,7 +2056,7 @@ func (x *QueryReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryReply.ProtoReflect.Descriptor instead.
 func (*QueryReply) Descriptor() ([]byte, []int) {
-	return file_clients_wire_muster_proto_rawDescGZIP(), []int{14}
+	return file_clients_wire_muster_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *QueryReply) GetPresences() []*Presence {
@@ -1799,7 +2098,7 @@ type Status struct {
 
 func (x *Status) Reset() {
 	*x = Status{}
-	mi := &file_clients_wire_muster_proto_msgTypes[15]
+	mi := &file_clients_wire_muster_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1811,7 +2110,7 @@ func (x *Status) String() string {
 func (*Status) ProtoMessage() {}
 
 func (x *Status) ProtoReflect() protoreflect.Message {
-	mi := &file_clients_wire_muster_proto_msgTypes[15]
+	mi := &file_clients_wire_muster_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1824,7 +2123,7 @@ func (x *Status) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Status.ProtoReflect.Descriptor instead.
 func (*Status) Descriptor() ([]byte, []int) {
-	return file_clients_wire_muster_proto_rawDescGZIP(), []int{15}
+	return file_clients_wire_muster_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Status) GetState() string {
@@ -1880,7 +2179,7 @@ type Claim struct {
 
 func (x *Claim) Reset() {
 	*x = Claim{}
-	mi := &file_clients_wire_muster_proto_msgTypes[16]
+	mi := &file_clients_wire_muster_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1892,7 +2191,7 @@ func (x *Claim) String() string {
 func (*Claim) ProtoMessage() {}
 
 func (x *Claim) ProtoReflect() protoreflect.Message {
-	mi := &file_clients_wire_muster_proto_msgTypes[16]
+	mi := &file_clients_wire_muster_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1905,7 +2204,7 @@ func (x *Claim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Claim.ProtoReflect.Descriptor instead.
 func (*Claim) Descriptor() ([]byte, []int) {
-	return file_clients_wire_muster_proto_rawDescGZIP(), []int{16}
+	return file_clients_wire_muster_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Claim) GetId() string {
@@ -1975,7 +2274,7 @@ type ClaimEnd struct {
 
 func (x *ClaimEnd) Reset() {
 	*x = ClaimEnd{}
-	mi := &file_clients_wire_muster_proto_msgTypes[17]
+	mi := &file_clients_wire_muster_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1987,7 +2286,7 @@ func (x *ClaimEnd) String() string {
 func (*ClaimEnd) ProtoMessage() {}
 
 func (x *ClaimEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_clients_wire_muster_proto_msgTypes[17]
+	mi := &file_clients_wire_muster_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2000,7 +2299,7 @@ func (x *ClaimEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClaimEnd.ProtoReflect.Descriptor instead.
 func (*ClaimEnd) Descriptor() ([]byte, []int) {
-	return file_clients_wire_muster_proto_rawDescGZIP(), []int{17}
+	return file_clients_wire_muster_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ClaimEnd) GetId() string {
@@ -2021,7 +2320,7 @@ type Activity struct {
 
 func (x *Activity) Reset() {
 	*x = Activity{}
-	mi := &file_clients_wire_muster_proto_msgTypes[18]
+	mi := &file_clients_wire_muster_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2033,7 +2332,7 @@ func (x *Activity) String() string {
 func (*Activity) ProtoMessage() {}
 
 func (x *Activity) ProtoReflect() protoreflect.Message {
-	mi := &file_clients_wire_muster_proto_msgTypes[18]
+	mi := &file_clients_wire_muster_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2046,7 +2345,7 @@ func (x *Activity) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Activity.ProtoReflect.Descriptor instead.
 func (*Activity) Descriptor() ([]byte, []int) {
-	return file_clients_wire_muster_proto_rawDescGZIP(), []int{18}
+	return file_clients_wire_muster_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Activity) GetAway() bool {
@@ -2066,7 +2365,7 @@ type ClientState struct {
 
 func (x *ClientState) Reset() {
 	*x = ClientState{}
-	mi := &file_clients_wire_muster_proto_msgTypes[19]
+	mi := &file_clients_wire_muster_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2078,7 +2377,7 @@ func (x *ClientState) String() string {
 func (*ClientState) ProtoMessage() {}
 
 func (x *ClientState) ProtoReflect() protoreflect.Message {
-	mi := &file_clients_wire_muster_proto_msgTypes[19]
+	mi := &file_clients_wire_muster_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2091,7 +2390,7 @@ func (x *ClientState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClientState.ProtoReflect.Descriptor instead.
 func (*ClientState) Descriptor() ([]byte, []int) {
-	return file_clients_wire_muster_proto_rawDescGZIP(), []int{19}
+	return file_clients_wire_muster_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ClientState) GetInactive() bool {
@@ -2114,7 +2413,7 @@ type Rule struct {
 
 func (x *Rule) Reset() {
 	*x = Rule{}
-	mi := &file_clients_wire_muster_proto_msgTypes[20]
+	mi := &file_clients_wire_muster_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2126,7 +2425,7 @@ func (x *Rule) String() string {
 func (*Rule) ProtoMessage() {}
 
 func (x *Rule) ProtoReflect() protoreflect.Message {
-	mi := &file_clients_wire_muster_proto_msgTypes[20]
+	mi := &file_clients_wire_muster_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2139,7 +2438,7 @@ func (x *Rule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rule.ProtoReflect.Descriptor instead.
 func (*Rule) Descriptor() ([]byte, []int) {
-	return file_clients_wire_muster_proto_rawDescGZIP(), []int{20}
+	return file_clients_wire_muster_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Rule) GetRule() string {
@@ -2181,7 +2480,7 @@ type Audience struct {
 
 func (x *Audience) Reset() {
 	*x = Audience{}
-	mi := &file_clients_wire_muster_proto_msgTypes[21]
+	mi := &file_clients_wire_muster_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2193,7 +2492,7 @@ func (x *Audience) String() string {
 func (*Audience) ProtoMessage() {}
 
 func (x *Audience) ProtoReflect() protoreflect.Message {
-	mi := &file_clients_wire_muster_proto_msgTypes[21]
+	mi := &file_clients_wire_muster_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2206,7 +2505,7 @@ func (x *Audience) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Audience.ProtoReflect.Descriptor instead.
 func (*Audience) Descriptor() ([]byte, []int) {
-	return file_clients_wire_muster_proto_rawDescGZIP(), []int{21}
+	return file_clients_wire_muster_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Audience) GetState() *Rule {
@@ -2280,7 +2579,7 @@ type Grant struct {
 
 func (x *Grant) Reset() {
 	*x = Grant{}
-	mi := &file_clients_wire_muster_proto_msgTypes[22]
+	mi := &file_clients_wire_muster_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2292,7 +2591,7 @@ func (x *Grant) String() string {
 func (*Grant) ProtoMessage() {}
 
 func (x *Grant) ProtoReflect() protoreflect.Message {
-	mi := &file_clients_wire_muster_proto_msgTypes[22]
+	mi := &file_clients_wire_muster_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2305,7 +2604,7 @@ func (x *Grant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Grant.ProtoReflect.Descriptor instead.
 func (*Grant) Descriptor() ([]byte, []int) {
-	return file_clients_wire_muster_proto_rawDescGZIP(), []int{22}
+	return file_clients_wire_muster_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Grant) GetTo() string {
@@ -2346,7 +2645,7 @@ type Typing struct {
 
 func (x *Typing) Reset() {
 	*x = Typing{}
-	mi := &file_clients_wire_muster_proto_msgTypes[23]
+	mi := &file_clients_wire_muster_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2358,7 +2657,7 @@ func (x *Typing) String() string {
 func (*Typing) ProtoMessage() {}
 
 func (x *Typing) ProtoReflect() protoreflect.Message {
-	mi := &file_clients_wire_muster_proto_msgTypes[23]
+	mi := &file_clients_wire_muster_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2371,7 +2670,7 @@ func (x *Typing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Typing.ProtoReflect.Descriptor instead.
 func (*Typing) Descriptor() ([]byte, []int) {
-	return file_clients_wire_muster_proto_rawDescGZIP(), []int{23}
+	return file_clients_wire_muster_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Typing) GetUser() string {
@@ -2418,7 +2717,7 @@ type RoomEnter struct {
 
 func (x *RoomEnter) Reset() {
 	*x = RoomEnter{}
-	mi := &file_clients_wire_muster_proto_msgTypes[24]
+	mi := &file_clients_wire_muster_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2430,7 +2729,7 @@ func (x *RoomEnter) String() string {
 func (*RoomEnter) ProtoMessage() {}
 
 func (x *RoomEnter) ProtoReflect() protoreflect.Message {
-	mi := &file_clients_wire_muster_proto_msgTypes[24]
+	mi := &file_clients_wire_muster_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2443,7 +2742,7 @@ func (x *RoomEnter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoomEnter.ProtoReflect.Descriptor instead.
 func (*RoomEnter) Descriptor() ([]byte, []int) {
-	return file_clients_wire_muster_proto_rawDescGZIP(), []int{24}
+	return file_clients_wire_muster_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *RoomEnter) GetRoom() string {
@@ -2492,7 +2791,7 @@ type RoomEnterReply struct {
 
 func (x *RoomEnterReply) Reset() {
 	*x = RoomEnterReply{}
-	mi := &file_clients_wire_muster_proto_msgTypes[25]
+	mi := &file_clients_wire_muster_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2504,7 +2803,7 @@ func (x *RoomEnterReply) String() string {
 func (*RoomEnterReply) ProtoMessage() {}
 
 func (x *RoomEnterReply) ProtoReflect() protoreflect.Message {
-	mi := &file_clients_wire_muster_proto_msgTypes[25]
+	mi := &file_clients_wire_muster_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2517,7 +2816,7 @@ func (x *RoomEnterReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoomEnterReply.ProtoReflect.Descriptor instead.
 func (*RoomEnterReply) Descriptor() ([]byte, []int) {
-	return file_clients_wire_muster_proto_rawDescGZIP(), []int{25}
+	return file_clients_wire_muster_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *RoomEnterReply) GetRoom() string {
@@ -2565,7 +2864,7 @@ type RoomLeave struct {
 
 func (x *RoomLeave) Reset() {
 	*x = RoomLeave{}
-	mi := &file_clients_wire_muster_proto_msgTypes[26]
+	mi := &file_clients_wire_muster_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2577,7 +2876,7 @@ func (x *RoomLeave) String() string {
 func (*RoomLeave) ProtoMessage() {}
 
 func (x *RoomLeave) ProtoReflect() protoreflect.Message {
-	mi := &file_clients_wire_muster_proto_msgTypes[26]
+	mi := &file_clients_wire_muster_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2590,7 +2889,7 @@ func (x *RoomLeave) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoomLeave.ProtoReflect.Descriptor instead.
 func (*RoomLeave) Descriptor() ([]byte, []int) {
-	return file_clients_wire_muster_proto_rawDescGZIP(), []int{26}
+	return file_clients_wire_muster_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *RoomLeave) GetRoom() string {
@@ -2610,7 +2909,7 @@ type RoomWindow struct {
 
 func (x *RoomWindow) Reset() {
 	*x = RoomWindow{}
-	mi := &file_clients_wire_muster_proto_msgTypes[27]
+	mi := &file_clients_wire_muster_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2622,7 +2921,7 @@ func (x *RoomWindow) String() string {
 func (*RoomWindow) ProtoMessage() {}
 
 func (x *RoomWindow) ProtoReflect() protoreflect.Message {
-	mi := &file_clients_wire_muster_proto_msgTypes[27]
+	mi := &file_clients_wire_muster_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2635,7 +2934,7 @@ func (x *RoomWindow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoomWindow.ProtoReflect.Descriptor instead.
 func (*RoomWindow) Descriptor() ([]byte, []int) {
-	return file_clients_wire_muster_proto_rawDescGZIP(), []int{27}
+	return file_clients_wire_muster_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *RoomWindow) GetRoom() string {
@@ -2659,7 +2958,7 @@ type RoomWindowReply struct {
 
 func (x *RoomWindowReply) Reset() {
 	*x = RoomWindowReply{}
-	mi := &file_clients_wire_muster_proto_msgTypes[28]
+	mi := &file_clients_wire_muster_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2671,7 +2970,7 @@ func (x *RoomWindowReply) String() string {
 func (*RoomWindowReply) ProtoMessage() {}
 
 func (x *RoomWindowReply) ProtoReflect() protoreflect.Message {
-	mi := &file_clients_wire_muster_proto_msgTypes[28]
+	mi := &file_clients_wire_muster_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2684,7 +2983,7 @@ func (x *RoomWindowReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoomWindowReply.ProtoReflect.Descriptor instead.
 func (*RoomWindowReply) Descriptor() ([]byte, []int) {
-	return file_clients_wire_muster_proto_rawDescGZIP(), []int{28}
+	return file_clients_wire_muster_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *RoomWindowReply) GetRoom() string {
@@ -2715,6 +3014,970 @@ func (x *RoomWindowReply) GetCount() uint32 {
 	return 0
 }
 
+// Contact changes the relation to one user, as XMPP's roster does: a contact is someone who may see what is for contacts.
+type Contact struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whom it is about.
+	User string `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	// subscribe (ask to see the user), approve (let the user see this one; before being asked: in advance),
+	// deny (refuse a request, or end what was approved), unsubscribe (see the user no longer),
+	// remove (both, and forget the user)
+	Action        string `protobuf:"bytes,2,opt,name=action,proto3" json:"action,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Contact) Reset() {
+	*x = Contact{}
+	mi := &file_clients_wire_muster_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Contact) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Contact) ProtoMessage() {}
+
+func (x *Contact) ProtoReflect() protoreflect.Message {
+	mi := &file_clients_wire_muster_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Contact.ProtoReflect.Descriptor instead.
+func (*Contact) Descriptor() ([]byte, []int) {
+	return file_clients_wire_muster_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *Contact) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *Contact) GetAction() string {
+	if x != nil {
+		return x.Action
+	}
+	return ""
+}
+
+// ContactReply is the relation after the change.
+type ContactReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Contact       *ContactRow            `protobuf:"bytes,1,opt,name=contact,proto3" json:"contact,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ContactReply) Reset() {
+	*x = ContactReply{}
+	mi := &file_clients_wire_muster_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ContactReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ContactReply) ProtoMessage() {}
+
+func (x *ContactReply) ProtoReflect() protoreflect.Message {
+	mi := &file_clients_wire_muster_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ContactReply.ProtoReflect.Descriptor instead.
+func (*ContactReply) Descriptor() ([]byte, []int) {
+	return file_clients_wire_muster_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *ContactReply) GetContact() *ContactRow {
+	if x != nil {
+		return x.Contact
+	}
+	return nil
+}
+
+// Contacts lists the relations, in id order.
+type Contacts struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Continue after this id.
+	After string `protobuf:"bytes,1,opt,name=after,proto3" json:"after,omitempty"`
+	// At most 500, the default.
+	Limit         uint32 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Contacts) Reset() {
+	*x = Contacts{}
+	mi := &file_clients_wire_muster_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Contacts) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Contacts) ProtoMessage() {}
+
+func (x *Contacts) ProtoReflect() protoreflect.Message {
+	mi := &file_clients_wire_muster_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Contacts.ProtoReflect.Descriptor instead.
+func (*Contacts) Descriptor() ([]byte, []int) {
+	return file_clients_wire_muster_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *Contacts) GetAfter() string {
+	if x != nil {
+		return x.After
+	}
+	return ""
+}
+
+func (x *Contacts) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+type ContactsReply struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Contacts []*ContactRow          `protobuf:"bytes,1,rep,name=contacts,proto3" json:"contacts,omitempty"`
+	// There are more after the last one.
+	More          bool `protobuf:"varint,2,opt,name=more,proto3" json:"more,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ContactsReply) Reset() {
+	*x = ContactsReply{}
+	mi := &file_clients_wire_muster_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ContactsReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ContactsReply) ProtoMessage() {}
+
+func (x *ContactsReply) ProtoReflect() protoreflect.Message {
+	mi := &file_clients_wire_muster_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ContactsReply.ProtoReflect.Descriptor instead.
+func (*ContactsReply) Descriptor() ([]byte, []int) {
+	return file_clients_wire_muster_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *ContactsReply) GetContacts() []*ContactRow {
+	if x != nil {
+		return x.Contacts
+	}
+	return nil
+}
+
+func (x *ContactsReply) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
+// ContactRow is the relation to one user. With all fields absent there is none any more.
+type ContactRow struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	User  string                 `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	// none, to (this user may see the contact), from (the contact may see this user), both
+	Subscription string `protobuf:"bytes,2,opt,name=subscription,proto3" json:"subscription,omitempty"`
+	// This user has asked and awaits an answer.
+	PendingOut bool `protobuf:"varint,3,opt,name=pending_out,json=pendingOut,proto3" json:"pending_out,omitempty"`
+	// The contact has asked and awaits an answer.
+	PendingIn bool `protobuf:"varint,4,opt,name=pending_in,json=pendingIn,proto3" json:"pending_in,omitempty"`
+	// A request of the contact will be approved without asking.
+	Approved bool `protobuf:"varint,5,opt,name=approved,proto3" json:"approved,omitempty"`
+	// This user has blocked the other.
+	Blocked       bool `protobuf:"varint,6,opt,name=blocked,proto3" json:"blocked,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ContactRow) Reset() {
+	*x = ContactRow{}
+	mi := &file_clients_wire_muster_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ContactRow) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ContactRow) ProtoMessage() {}
+
+func (x *ContactRow) ProtoReflect() protoreflect.Message {
+	mi := &file_clients_wire_muster_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ContactRow.ProtoReflect.Descriptor instead.
+func (*ContactRow) Descriptor() ([]byte, []int) {
+	return file_clients_wire_muster_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *ContactRow) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *ContactRow) GetSubscription() string {
+	if x != nil {
+		return x.Subscription
+	}
+	return ""
+}
+
+func (x *ContactRow) GetPendingOut() bool {
+	if x != nil {
+		return x.PendingOut
+	}
+	return false
+}
+
+func (x *ContactRow) GetPendingIn() bool {
+	if x != nil {
+		return x.PendingIn
+	}
+	return false
+}
+
+func (x *ContactRow) GetApproved() bool {
+	if x != nil {
+		return x.Approved
+	}
+	return false
+}
+
+func (x *ContactRow) GetBlocked() bool {
+	if x != nil {
+		return x.Blocked
+	}
+	return false
+}
+
+// Block hides both users from each other, above all rules.
+type Block struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Users to block; at most 100 a frame.
+	Add []string `protobuf:"bytes,1,rep,name=add,proto3" json:"add,omitempty"`
+	// Users to block no longer.
+	Remove        []string `protobuf:"bytes,2,rep,name=remove,proto3" json:"remove,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Block) Reset() {
+	*x = Block{}
+	mi := &file_clients_wire_muster_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Block) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Block) ProtoMessage() {}
+
+func (x *Block) ProtoReflect() protoreflect.Message {
+	mi := &file_clients_wire_muster_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Block.ProtoReflect.Descriptor instead.
+func (*Block) Descriptor() ([]byte, []int) {
+	return file_clients_wire_muster_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *Block) GetAdd() []string {
+	if x != nil {
+		return x.Add
+	}
+	return nil
+}
+
+func (x *Block) GetRemove() []string {
+	if x != nil {
+		return x.Remove
+	}
+	return nil
+}
+
+// Publish puts an entry into the outbox of a user; needs the capability "publish" in the token.
+type Publish struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whose outbox.
+	User string `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	// A UUIDv7 or ULID, made when it is first sent. The same id again within 24 h is the same entry.
+	ClientId string `protobuf:"bytes,2,opt,name=client_id,json=clientId,proto3" json:"client_id,omitempty"`
+	// A JSON value of at most 16 KiB.
+	Body string `protobuf:"bytes,3,opt,name=body,proto3" json:"body,omitempty"`
+	// critical, normal (if absent) or presence
+	Class string `protobuf:"bytes,4,opt,name=class,proto3" json:"class,omitempty"`
+	// 10,000 to 2,592,000,000; 0: 604,800,000 (7 days)
+	TtlMs uint64 `protobuf:"varint,5,opt,name=ttl_ms,json=ttlMs,proto3" json:"ttl_ms,omitempty"`
+	// Replaces an older entry with the same key that no device has acked; at most 64 bytes.
+	CollapseKey string `protobuf:"bytes,6,opt,name=collapse_key,json=collapseKey,proto3" json:"collapse_key,omitempty"`
+	// each_device (if absent): kept until all registered devices acked it; any_device: the first ack is enough
+	AckMode       string `protobuf:"bytes,7,opt,name=ack_mode,json=ackMode,proto3" json:"ack_mode,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Publish) Reset() {
+	*x = Publish{}
+	mi := &file_clients_wire_muster_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Publish) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Publish) ProtoMessage() {}
+
+func (x *Publish) ProtoReflect() protoreflect.Message {
+	mi := &file_clients_wire_muster_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Publish.ProtoReflect.Descriptor instead.
+func (*Publish) Descriptor() ([]byte, []int) {
+	return file_clients_wire_muster_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *Publish) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *Publish) GetClientId() string {
+	if x != nil {
+		return x.ClientId
+	}
+	return ""
+}
+
+func (x *Publish) GetBody() string {
+	if x != nil {
+		return x.Body
+	}
+	return ""
+}
+
+func (x *Publish) GetClass() string {
+	if x != nil {
+		return x.Class
+	}
+	return ""
+}
+
+func (x *Publish) GetTtlMs() uint64 {
+	if x != nil {
+		return x.TtlMs
+	}
+	return 0
+}
+
+func (x *Publish) GetCollapseKey() string {
+	if x != nil {
+		return x.CollapseKey
+	}
+	return ""
+}
+
+func (x *Publish) GetAckMode() string {
+	if x != nil {
+		return x.AckMode
+	}
+	return ""
+}
+
+// PublishReply says that the entry is stored for good.
+type PublishReply struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	ClientId string                 `protobuf:"bytes,1,opt,name=client_id,json=clientId,proto3" json:"client_id,omitempty"`
+	// When it was stored.
+	At            uint64 `protobuf:"varint,2,opt,name=at,proto3" json:"at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PublishReply) Reset() {
+	*x = PublishReply{}
+	mi := &file_clients_wire_muster_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PublishReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PublishReply) ProtoMessage() {}
+
+func (x *PublishReply) ProtoReflect() protoreflect.Message {
+	mi := &file_clients_wire_muster_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PublishReply.ProtoReflect.Descriptor instead.
+func (*PublishReply) Descriptor() ([]byte, []int) {
+	return file_clients_wire_muster_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *PublishReply) GetClientId() string {
+	if x != nil {
+		return x.ClientId
+	}
+	return ""
+}
+
+func (x *PublishReply) GetAt() uint64 {
+	if x != nil {
+		return x.At
+	}
+	return 0
+}
+
+// Ack says how far this device has processed.
+type Ack struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The last offset of the outbox that was processed: all before it are, too.
+	Outbox uint64 `protobuf:"varint,1,opt,name=outbox,proto3" json:"outbox,omitempty"`
+	// Of the outbox; an ack for another epoch is ignored.
+	Epoch         string `protobuf:"bytes,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Ack) Reset() {
+	*x = Ack{}
+	mi := &file_clients_wire_muster_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Ack) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Ack) ProtoMessage() {}
+
+func (x *Ack) ProtoReflect() protoreflect.Message {
+	mi := &file_clients_wire_muster_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Ack.ProtoReflect.Descriptor instead.
+func (*Ack) Descriptor() ([]byte, []int) {
+	return file_clients_wire_muster_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *Ack) GetOutbox() uint64 {
+	if x != nil {
+		return x.Outbox
+	}
+	return 0
+}
+
+func (x *Ack) GetEpoch() string {
+	if x != nil {
+		return x.Epoch
+	}
+	return ""
+}
+
+// NotifyWhen asks for one outbox entry when a user comes online, if this one may see it then.
+type NotifyWhen struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whom to wait for.
+	User string `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	// online, the default
+	State string `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
+	// 10,000 to 2,592,000,000; 0: 604,800,000 (7 days)
+	TtlMs uint64 `protobuf:"varint,3,opt,name=ttl_ms,json=ttlMs,proto3" json:"ttl_ms,omitempty"`
+	// Wait no longer.
+	End           bool `protobuf:"varint,4,opt,name=end,proto3" json:"end,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NotifyWhen) Reset() {
+	*x = NotifyWhen{}
+	mi := &file_clients_wire_muster_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NotifyWhen) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NotifyWhen) ProtoMessage() {}
+
+func (x *NotifyWhen) ProtoReflect() protoreflect.Message {
+	mi := &file_clients_wire_muster_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NotifyWhen.ProtoReflect.Descriptor instead.
+func (*NotifyWhen) Descriptor() ([]byte, []int) {
+	return file_clients_wire_muster_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *NotifyWhen) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *NotifyWhen) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *NotifyWhen) GetTtlMs() uint64 {
+	if x != nil {
+		return x.TtlMs
+	}
+	return 0
+}
+
+func (x *NotifyWhen) GetEnd() bool {
+	if x != nil {
+		return x.End
+	}
+	return false
+}
+
+// Device registers this device for push, or forgets what is registered of it.
+type Device struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whose push service: fcm, apns, webpush or a name of the application's; at most 32 bytes.
+	Provider string `protobuf:"bytes,1,opt,name=provider,proto3" json:"provider,omitempty"`
+	// What that service knows the device by; at most 4 KiB. Empty: no push any more.
+	Token string `protobuf:"bytes,2,opt,name=token,proto3" json:"token,omitempty"`
+	// The device reads the outbox no longer: entries do not wait for it.
+	Forget        bool `protobuf:"varint,3,opt,name=forget,proto3" json:"forget,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Device) Reset() {
+	*x = Device{}
+	mi := &file_clients_wire_muster_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Device) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Device) ProtoMessage() {}
+
+func (x *Device) ProtoReflect() protoreflect.Message {
+	mi := &file_clients_wire_muster_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Device.ProtoReflect.Descriptor instead.
+func (*Device) Descriptor() ([]byte, []int) {
+	return file_clients_wire_muster_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *Device) GetProvider() string {
+	if x != nil {
+		return x.Provider
+	}
+	return ""
+}
+
+func (x *Device) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *Device) GetForget() bool {
+	if x != nil {
+		return x.Forget
+	}
+	return false
+}
+
+// OutboxPush carries outbox entries in order, or says why some are missing.
+type OutboxPush struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of the outbox; changes only if its history was lost or purged, and then reset is set.
+	Epoch string `protobuf:"bytes,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// The last offset given so far.
+	Head uint64 `protobuf:"varint,2,opt,name=head,proto3" json:"head,omitempty"`
+	// In the order of their offsets, which are dense but for gap.
+	Entries []*OutboxEntry `protobuf:"bytes,3,rep,name=entries,proto3" json:"entries,omitempty"`
+	// Offsets that are gone.
+	Gap *OutboxGap `protobuf:"bytes,4,opt,name=gap,proto3" json:"gap,omitempty"`
+	// What the device had read is of another epoch: forget the position, fetch your state again.
+	Reset_        bool `protobuf:"varint,5,opt,name=reset,proto3" json:"reset,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OutboxPush) Reset() {
+	*x = OutboxPush{}
+	mi := &file_clients_wire_muster_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OutboxPush) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OutboxPush) ProtoMessage() {}
+
+func (x *OutboxPush) ProtoReflect() protoreflect.Message {
+	mi := &file_clients_wire_muster_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OutboxPush.ProtoReflect.Descriptor instead.
+func (*OutboxPush) Descriptor() ([]byte, []int) {
+	return file_clients_wire_muster_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *OutboxPush) GetEpoch() string {
+	if x != nil {
+		return x.Epoch
+	}
+	return ""
+}
+
+func (x *OutboxPush) GetHead() uint64 {
+	if x != nil {
+		return x.Head
+	}
+	return 0
+}
+
+func (x *OutboxPush) GetEntries() []*OutboxEntry {
+	if x != nil {
+		return x.Entries
+	}
+	return nil
+}
+
+func (x *OutboxPush) GetGap() *OutboxGap {
+	if x != nil {
+		return x.Gap
+	}
+	return nil
+}
+
+func (x *OutboxPush) GetReset_() bool {
+	if x != nil {
+		return x.Reset_
+	}
+	return false
+}
+
+// OutboxGap is a range of offsets that will not be delivered.
+type OutboxGap struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// First offset.
+	From uint64 `protobuf:"varint,1,opt,name=from,proto3" json:"from,omitempty"`
+	// Last offset.
+	To uint64 `protobuf:"varint,2,opt,name=to,proto3" json:"to,omitempty"`
+	// acked (by all devices), ttl, collapsed, overflow, purged
+	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OutboxGap) Reset() {
+	*x = OutboxGap{}
+	mi := &file_clients_wire_muster_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OutboxGap) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OutboxGap) ProtoMessage() {}
+
+func (x *OutboxGap) ProtoReflect() protoreflect.Message {
+	mi := &file_clients_wire_muster_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OutboxGap.ProtoReflect.Descriptor instead.
+func (*OutboxGap) Descriptor() ([]byte, []int) {
+	return file_clients_wire_muster_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *OutboxGap) GetFrom() uint64 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+func (x *OutboxGap) GetTo() uint64 {
+	if x != nil {
+		return x.To
+	}
+	return 0
+}
+
+func (x *OutboxGap) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// OutboxEntry is one message to a user.
+type OutboxEntry struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Offset uint64                 `protobuf:"varint,1,opt,name=offset,proto3" json:"offset,omitempty"`
+	// As given with publish.
+	ClientId string `protobuf:"bytes,2,opt,name=client_id,json=clientId,proto3" json:"client_id,omitempty"`
+	// Who published it; absent: the application.
+	From string `protobuf:"bytes,3,opt,name=from,proto3" json:"from,omitempty"`
+	// message, or notify_when: body is {"user","state"}
+	Type string `protobuf:"bytes,4,opt,name=type,proto3" json:"type,omitempty"`
+	// critical, normal or presence
+	Class string `protobuf:"bytes,5,opt,name=class,proto3" json:"class,omitempty"`
+	// When it was stored.
+	At uint64 `protobuf:"varint,6,opt,name=at,proto3" json:"at,omitempty"`
+	// When it goes unread.
+	ExpiresAt uint64 `protobuf:"varint,7,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
+	// As given with publish.
+	CollapseKey string `protobuf:"bytes,8,opt,name=collapse_key,json=collapseKey,proto3" json:"collapse_key,omitempty"`
+	// As given with publish.
+	Body          string `protobuf:"bytes,9,opt,name=body,proto3" json:"body,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OutboxEntry) Reset() {
+	*x = OutboxEntry{}
+	mi := &file_clients_wire_muster_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OutboxEntry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OutboxEntry) ProtoMessage() {}
+
+func (x *OutboxEntry) ProtoReflect() protoreflect.Message {
+	mi := &file_clients_wire_muster_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OutboxEntry.ProtoReflect.Descriptor instead.
+func (*OutboxEntry) Descriptor() ([]byte, []int) {
+	return file_clients_wire_muster_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *OutboxEntry) GetOffset() uint64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *OutboxEntry) GetClientId() string {
+	if x != nil {
+		return x.ClientId
+	}
+	return ""
+}
+
+func (x *OutboxEntry) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *OutboxEntry) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *OutboxEntry) GetClass() string {
+	if x != nil {
+		return x.Class
+	}
+	return ""
+}
+
+func (x *OutboxEntry) GetAt() uint64 {
+	if x != nil {
+		return x.At
+	}
+	return 0
+}
+
+func (x *OutboxEntry) GetExpiresAt() uint64 {
+	if x != nil {
+		return x.ExpiresAt
+	}
+	return 0
+}
+
+func (x *OutboxEntry) GetCollapseKey() string {
+	if x != nil {
+		return x.CollapseKey
+	}
+	return ""
+}
+
+func (x *OutboxEntry) GetBody() string {
+	if x != nil {
+		return x.Body
+	}
+	return ""
+}
+
 // Occupant is a user in a room.
 type Occupant struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2729,7 +3992,7 @@ type Occupant struct {
 
 func (x *Occupant) Reset() {
 	*x = Occupant{}
-	mi := &file_clients_wire_muster_proto_msgTypes[29]
+	mi := &file_clients_wire_muster_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2741,7 +4004,7 @@ func (x *Occupant) String() string {
 func (*Occupant) ProtoMessage() {}
 
 func (x *Occupant) ProtoReflect() protoreflect.Message {
-	mi := &file_clients_wire_muster_proto_msgTypes[29]
+	mi := &file_clients_wire_muster_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2754,7 +4017,7 @@ func (x *Occupant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Occupant.ProtoReflect.Descriptor instead.
 func (*Occupant) Descriptor() ([]byte, []int) {
-	return file_clients_wire_muster_proto_rawDescGZIP(), []int{29}
+	return file_clients_wire_muster_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Occupant) GetUser() string {
@@ -2796,7 +4059,7 @@ type DeviceState struct {
 
 func (x *DeviceState) Reset() {
 	*x = DeviceState{}
-	mi := &file_clients_wire_muster_proto_msgTypes[30]
+	mi := &file_clients_wire_muster_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2808,7 +4071,7 @@ func (x *DeviceState) String() string {
 func (*DeviceState) ProtoMessage() {}
 
 func (x *DeviceState) ProtoReflect() protoreflect.Message {
-	mi := &file_clients_wire_muster_proto_msgTypes[30]
+	mi := &file_clients_wire_muster_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2821,7 +4084,7 @@ func (x *DeviceState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeviceState.ProtoReflect.Descriptor instead.
 func (*DeviceState) Descriptor() ([]byte, []int) {
-	return file_clients_wire_muster_proto_rawDescGZIP(), []int{30}
+	return file_clients_wire_muster_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *DeviceState) GetClass() DeviceClass {
@@ -2871,7 +4134,7 @@ type Presence struct {
 
 func (x *Presence) Reset() {
 	*x = Presence{}
-	mi := &file_clients_wire_muster_proto_msgTypes[31]
+	mi := &file_clients_wire_muster_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2883,7 +4146,7 @@ func (x *Presence) String() string {
 func (*Presence) ProtoMessage() {}
 
 func (x *Presence) ProtoReflect() protoreflect.Message {
-	mi := &file_clients_wire_muster_proto_msgTypes[31]
+	mi := &file_clients_wire_muster_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2896,7 +4159,7 @@ func (x *Presence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Presence.ProtoReflect.Descriptor instead.
 func (*Presence) Descriptor() ([]byte, []int) {
-	return file_clients_wire_muster_proto_rawDescGZIP(), []int{31}
+	return file_clients_wire_muster_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Presence) GetUser() string {
@@ -3007,7 +4270,7 @@ type Self struct {
 
 func (x *Self) Reset() {
 	*x = Self{}
-	mi := &file_clients_wire_muster_proto_msgTypes[32]
+	mi := &file_clients_wire_muster_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3019,7 +4282,7 @@ func (x *Self) String() string {
 func (*Self) ProtoMessage() {}
 
 func (x *Self) ProtoReflect() protoreflect.Message {
-	mi := &file_clients_wire_muster_proto_msgTypes[32]
+	mi := &file_clients_wire_muster_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3032,7 +4295,7 @@ func (x *Self) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Self.ProtoReflect.Descriptor instead.
 func (*Self) Descriptor() ([]byte, []int) {
-	return file_clients_wire_muster_proto_rawDescGZIP(), []int{32}
+	return file_clients_wire_muster_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Self) GetPresence() *Presence {
@@ -3082,7 +4345,7 @@ type TypingPush struct {
 
 func (x *TypingPush) Reset() {
 	*x = TypingPush{}
-	mi := &file_clients_wire_muster_proto_msgTypes[33]
+	mi := &file_clients_wire_muster_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3094,7 +4357,7 @@ func (x *TypingPush) String() string {
 func (*TypingPush) ProtoMessage() {}
 
 func (x *TypingPush) ProtoReflect() protoreflect.Message {
-	mi := &file_clients_wire_muster_proto_msgTypes[33]
+	mi := &file_clients_wire_muster_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3107,7 +4370,7 @@ func (x *TypingPush) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TypingPush.ProtoReflect.Descriptor instead.
 func (*TypingPush) Descriptor() ([]byte, []int) {
-	return file_clients_wire_muster_proto_rawDescGZIP(), []int{33}
+	return file_clients_wire_muster_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *TypingPush) GetUser() string {
@@ -3167,7 +4430,7 @@ type RoomPush struct {
 
 func (x *RoomPush) Reset() {
 	*x = RoomPush{}
-	mi := &file_clients_wire_muster_proto_msgTypes[34]
+	mi := &file_clients_wire_muster_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3179,7 +4442,7 @@ func (x *RoomPush) String() string {
 func (*RoomPush) ProtoMessage() {}
 
 func (x *RoomPush) ProtoReflect() protoreflect.Message {
-	mi := &file_clients_wire_muster_proto_msgTypes[34]
+	mi := &file_clients_wire_muster_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3192,7 +4455,7 @@ func (x *RoomPush) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoomPush.ProtoReflect.Descriptor instead.
 func (*RoomPush) Descriptor() ([]byte, []int) {
-	return file_clients_wire_muster_proto_rawDescGZIP(), []int{34}
+	return file_clients_wire_muster_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *RoomPush) GetRoom() string {
@@ -3255,7 +4518,7 @@ type RoomLeft struct {
 
 func (x *RoomLeft) Reset() {
 	*x = RoomLeft{}
-	mi := &file_clients_wire_muster_proto_msgTypes[35]
+	mi := &file_clients_wire_muster_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3267,7 +4530,7 @@ func (x *RoomLeft) String() string {
 func (*RoomLeft) ProtoMessage() {}
 
 func (x *RoomLeft) ProtoReflect() protoreflect.Message {
-	mi := &file_clients_wire_muster_proto_msgTypes[35]
+	mi := &file_clients_wire_muster_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3280,7 +4543,7 @@ func (x *RoomLeft) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoomLeft.ProtoReflect.Descriptor instead.
 func (*RoomLeft) Descriptor() ([]byte, []int) {
-	return file_clients_wire_muster_proto_rawDescGZIP(), []int{35}
+	return file_clients_wire_muster_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *RoomLeft) GetUser() string {
@@ -3310,7 +4573,7 @@ type ReconnectPush struct {
 
 func (x *ReconnectPush) Reset() {
 	*x = ReconnectPush{}
-	mi := &file_clients_wire_muster_proto_msgTypes[36]
+	mi := &file_clients_wire_muster_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3322,7 +4585,7 @@ func (x *ReconnectPush) String() string {
 func (*ReconnectPush) ProtoMessage() {}
 
 func (x *ReconnectPush) ProtoReflect() protoreflect.Message {
-	mi := &file_clients_wire_muster_proto_msgTypes[36]
+	mi := &file_clients_wire_muster_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3335,7 +4598,7 @@ func (x *ReconnectPush) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReconnectPush.ProtoReflect.Descriptor instead.
 func (*ReconnectPush) Descriptor() ([]byte, []int) {
-	return file_clients_wire_muster_proto_rawDescGZIP(), []int{36}
+	return file_clients_wire_muster_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *ReconnectPush) GetCode() uint32 {
@@ -3374,7 +4637,7 @@ type DisconnectPush struct {
 
 func (x *DisconnectPush) Reset() {
 	*x = DisconnectPush{}
-	mi := &file_clients_wire_muster_proto_msgTypes[37]
+	mi := &file_clients_wire_muster_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3386,7 +4649,7 @@ func (x *DisconnectPush) String() string {
 func (*DisconnectPush) ProtoMessage() {}
 
 func (x *DisconnectPush) ProtoReflect() protoreflect.Message {
-	mi := &file_clients_wire_muster_proto_msgTypes[37]
+	mi := &file_clients_wire_muster_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3399,7 +4662,7 @@ func (x *DisconnectPush) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DisconnectPush.ProtoReflect.Descriptor instead.
 func (*DisconnectPush) Descriptor() ([]byte, []int) {
-	return file_clients_wire_muster_proto_rawDescGZIP(), []int{37}
+	return file_clients_wire_muster_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *DisconnectPush) GetCode() uint32 {
@@ -3440,7 +4703,7 @@ type SessionRevokedPush struct {
 
 func (x *SessionRevokedPush) Reset() {
 	*x = SessionRevokedPush{}
-	mi := &file_clients_wire_muster_proto_msgTypes[38]
+	mi := &file_clients_wire_muster_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3452,7 +4715,7 @@ func (x *SessionRevokedPush) String() string {
 func (*SessionRevokedPush) ProtoMessage() {}
 
 func (x *SessionRevokedPush) ProtoReflect() protoreflect.Message {
-	mi := &file_clients_wire_muster_proto_msgTypes[38]
+	mi := &file_clients_wire_muster_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3465,7 +4728,7 @@ func (x *SessionRevokedPush) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionRevokedPush.ProtoReflect.Descriptor instead.
 func (*SessionRevokedPush) Descriptor() ([]byte, []int) {
-	return file_clients_wire_muster_proto_rawDescGZIP(), []int{38}
+	return file_clients_wire_muster_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *SessionRevokedPush) GetReason() string {
@@ -3484,13 +4747,16 @@ type Push struct {
 	Reconnect      *ReconnectPush         `protobuf:"bytes,5,opt,name=reconnect,proto3" json:"reconnect,omitempty"`
 	Disconnect     *DisconnectPush        `protobuf:"bytes,6,opt,name=disconnect,proto3" json:"disconnect,omitempty"`
 	SessionRevoked *SessionRevokedPush    `protobuf:"bytes,7,opt,name=session_revoked,json=sessionRevoked,proto3" json:"session_revoked,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	Outbox         *OutboxPush            `protobuf:"bytes,8,opt,name=outbox,proto3" json:"outbox,omitempty"`
+	// Relations that changed, on whichever device or side.
+	Contact       []*ContactRow `protobuf:"bytes,9,rep,name=contact,proto3" json:"contact,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Push) Reset() {
 	*x = Push{}
-	mi := &file_clients_wire_muster_proto_msgTypes[39]
+	mi := &file_clients_wire_muster_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3502,7 +4768,7 @@ func (x *Push) String() string {
 func (*Push) ProtoMessage() {}
 
 func (x *Push) ProtoReflect() protoreflect.Message {
-	mi := &file_clients_wire_muster_proto_msgTypes[39]
+	mi := &file_clients_wire_muster_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3515,7 +4781,7 @@ func (x *Push) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Push.ProtoReflect.Descriptor instead.
 func (*Push) Descriptor() ([]byte, []int) {
-	return file_clients_wire_muster_proto_rawDescGZIP(), []int{39}
+	return file_clients_wire_muster_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *Push) GetPresence() []*Presence {
@@ -3567,6 +4833,20 @@ func (x *Push) GetSessionRevoked() *SessionRevokedPush {
 	return nil
 }
 
+func (x *Push) GetOutbox() *OutboxPush {
+	if x != nil {
+		return x.Outbox
+	}
+	return nil
+}
+
+func (x *Push) GetContact() []*ContactRow {
+	if x != nil {
+		return x.Contact
+	}
+	return nil
+}
+
 var file_clients_wire_muster_proto_extTypes = []protoimpl.ExtensionInfo{
 	{
 		ExtendedType:  (*descriptorpb.FieldOptions)(nil),
@@ -3602,7 +4882,7 @@ var File_clients_wire_muster_proto protoreflect.FileDescriptor
 
 const file_clients_wire_muster_proto_rawDesc = "" +
 	"\n" +
-	"\x19clients/wire/muster.proto\x12\tmuster.v1\x1a google/protobuf/descriptor.proto\"\xa9\x06\n" +
+	"\x19clients/wire/muster.proto\x12\tmuster.v1\x1a google/protobuf/descriptor.proto\"\xf1\b\n" +
 	"\aCommand\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12.\n" +
 	"\aconnect\x18\x02 \x01(\v2\x12.muster.v1.ConnectH\x00R\aconnect\x12.\n" +
@@ -3625,8 +4905,16 @@ const file_clients_wire_muster_proto_rawDesc = "" +
 	"\n" +
 	"room_leave\x18\x10 \x01(\v2\x14.muster.v1.RoomLeaveH\x00R\n" +
 	"room.leave\x129\n" +
-	"\vroom_window\x18\x11 \x01(\v2\x15.muster.v1.RoomWindowH\x00R\vroom.windowB\b\n" +
-	"\x06method\"\x86\a\n" +
+	"\vroom_window\x18\x11 \x01(\v2\x15.muster.v1.RoomWindowH\x00R\vroom.window\x12.\n" +
+	"\acontact\x18\x12 \x01(\v2\x12.muster.v1.ContactH\x00R\acontact\x121\n" +
+	"\bcontacts\x18\x13 \x01(\v2\x13.muster.v1.ContactsH\x00R\bcontacts\x12(\n" +
+	"\x05block\x18\x14 \x01(\v2\x10.muster.v1.BlockH\x00R\x05block\x12.\n" +
+	"\apublish\x18\x15 \x01(\v2\x12.muster.v1.PublishH\x00R\apublish\x12\"\n" +
+	"\x03ack\x18\x16 \x01(\v2\x0e.muster.v1.AckH\x00R\x03ack\x128\n" +
+	"\vnotify_when\x18\x17 \x01(\v2\x15.muster.v1.NotifyWhenH\x00R\n" +
+	"notifyWhen\x12+\n" +
+	"\x06device\x18\x18 \x01(\v2\x11.muster.v1.DeviceH\x00R\x06deviceB\b\n" +
+	"\x06method\"\xd9\t\n" +
 	"\x05Reply\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12(\n" +
 	"\x05error\x18\x02 \x01(\v2\x10.muster.v1.ErrorH\x00R\x05error\x123\n" +
@@ -3650,7 +4938,15 @@ const file_clients_wire_muster_proto_rawDesc = "" +
 	"\n" +
 	"room_leave\x18\x11 \x01(\v2\x10.muster.v1.EmptyH\x00R\n" +
 	"room.leave\x12>\n" +
-	"\vroom_window\x18\x12 \x01(\v2\x1a.muster.v1.RoomWindowReplyH\x00R\vroom.window\x12%\n" +
+	"\vroom_window\x18\x12 \x01(\v2\x1a.muster.v1.RoomWindowReplyH\x00R\vroom.window\x123\n" +
+	"\acontact\x18\x13 \x01(\v2\x17.muster.v1.ContactReplyH\x00R\acontact\x126\n" +
+	"\bcontacts\x18\x14 \x01(\v2\x18.muster.v1.ContactsReplyH\x00R\bcontacts\x12(\n" +
+	"\x05block\x18\x15 \x01(\v2\x10.muster.v1.EmptyH\x00R\x05block\x123\n" +
+	"\apublish\x18\x16 \x01(\v2\x17.muster.v1.PublishReplyH\x00R\apublish\x12$\n" +
+	"\x03ack\x18\x17 \x01(\v2\x10.muster.v1.EmptyH\x00R\x03ack\x123\n" +
+	"\vnotify_when\x18\x18 \x01(\v2\x10.muster.v1.EmptyH\x00R\n" +
+	"notifyWhen\x12*\n" +
+	"\x06device\x18\x19 \x01(\v2\x10.muster.v1.EmptyH\x00R\x06device\x12%\n" +
 	"\x04push\x18\x1e \x01(\v2\x0f.muster.v1.PushH\x00R\x04pushB\x06\n" +
 	"\x04body\"\a\n" +
 	"\x05Empty\"\x8d\x01\n" +
@@ -3659,7 +4955,7 @@ const file_clients_wire_muster_proto_rawDesc = "" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
 	"\amessage\x18\x03 \x01(\tR\amessage\x12\x1c\n" +
 	"\tretryable\x18\x04 \x01(\bR\tretryable\x12$\n" +
-	"\x0eretry_after_ms\x18\x05 \x01(\x04R\fretryAfterMs\"\xdf\x02\n" +
+	"\x0eretry_after_ms\x18\x05 \x01(\x04R\fretryAfterMs\"\x92\x03\n" +
 	"\aConnect\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12\x1b\n" +
 	"\tdevice_id\x18\x02 \x01(\tR\bdeviceId\x12,\n" +
@@ -3673,8 +4969,12 @@ const file_clients_wire_muster_proto_rawDesc = "" +
 	"\bgrace_ms\x18\t \x01(\x04H\x00R\agraceMs\x88\x01\x01\x12\x1a\n" +
 	"\binactive\x18\n" +
 	" \x01(\bR\binactive\x12\x16\n" +
-	"\x06client\x18\v \x01(\tR\x06clientB\v\n" +
-	"\t_grace_ms\"\xf3\x02\n" +
+	"\x06client\x18\v \x01(\tR\x06client\x121\n" +
+	"\x06outbox\x18\f \x01(\v2\x19.muster.v1.OutboxPositionR\x06outboxB\v\n" +
+	"\t_grace_ms\">\n" +
+	"\x0eOutboxPosition\x12\x14\n" +
+	"\x05epoch\x18\x01 \x01(\tR\x05epoch\x12\x16\n" +
+	"\x06offset\x18\x02 \x01(\x04R\x06offset\"\xa2\x03\n" +
 	"\fConnectReply\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\x12\x18\n" +
@@ -3689,7 +4989,8 @@ const file_clients_wire_muster_proto_rawDesc = "" +
 	"\x04done\x18\n" +
 	" \x01(\bR\x04done\x12/\n" +
 	"\x05rooms\x18\v \x03(\v2\x19.muster.v1.RoomEnterReplyR\x05rooms\x12#\n" +
-	"\x04self\x18\f \x01(\v2\x0f.muster.v1.SelfR\x04self\"\x1f\n" +
+	"\x04self\x18\f \x01(\v2\x0f.muster.v1.SelfR\x04self\x12-\n" +
+	"\x06outbox\x18\r \x01(\v2\x15.muster.v1.OutboxPushR\x06outbox\"\x1f\n" +
 	"\aRefresh\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\"%\n" +
 	"\fRefreshReply\x12\x15\n" +
@@ -3780,7 +5081,77 @@ const file_clients_wire_muster_proto_rawDesc = "" +
 	"\x04room\x18\x01 \x01(\tR\x04room\x12\x10\n" +
 	"\x03ver\x18\x02 \x03(\x04R\x03ver\x121\n" +
 	"\toccupants\x18\x03 \x03(\v2\x13.muster.v1.OccupantR\toccupants\x12\x14\n" +
-	"\x05count\x18\x04 \x01(\rR\x05count\"\x7f\n" +
+	"\x05count\x18\x04 \x01(\rR\x05count\"5\n" +
+	"\aContact\x12\x12\n" +
+	"\x04user\x18\x01 \x01(\tR\x04user\x12\x16\n" +
+	"\x06action\x18\x02 \x01(\tR\x06action\"?\n" +
+	"\fContactReply\x12/\n" +
+	"\acontact\x18\x01 \x01(\v2\x15.muster.v1.ContactRowR\acontact\"6\n" +
+	"\bContacts\x12\x14\n" +
+	"\x05after\x18\x01 \x01(\tR\x05after\x12\x14\n" +
+	"\x05limit\x18\x02 \x01(\rR\x05limit\"V\n" +
+	"\rContactsReply\x121\n" +
+	"\bcontacts\x18\x01 \x03(\v2\x15.muster.v1.ContactRowR\bcontacts\x12\x12\n" +
+	"\x04more\x18\x02 \x01(\bR\x04more\"\xba\x01\n" +
+	"\n" +
+	"ContactRow\x12\x12\n" +
+	"\x04user\x18\x01 \x01(\tR\x04user\x12\"\n" +
+	"\fsubscription\x18\x02 \x01(\tR\fsubscription\x12\x1f\n" +
+	"\vpending_out\x18\x03 \x01(\bR\n" +
+	"pendingOut\x12\x1d\n" +
+	"\n" +
+	"pending_in\x18\x04 \x01(\bR\tpendingIn\x12\x1a\n" +
+	"\bapproved\x18\x05 \x01(\bR\bapproved\x12\x18\n" +
+	"\ablocked\x18\x06 \x01(\bR\ablocked\"1\n" +
+	"\x05Block\x12\x10\n" +
+	"\x03add\x18\x01 \x03(\tR\x03add\x12\x16\n" +
+	"\x06remove\x18\x02 \x03(\tR\x06remove\"\xbf\x01\n" +
+	"\aPublish\x12\x12\n" +
+	"\x04user\x18\x01 \x01(\tR\x04user\x12\x1b\n" +
+	"\tclient_id\x18\x02 \x01(\tR\bclientId\x12\x18\n" +
+	"\x04body\x18\x03 \x01(\tB\x04\x88\xb5\x18\x01R\x04body\x12\x14\n" +
+	"\x05class\x18\x04 \x01(\tR\x05class\x12\x15\n" +
+	"\x06ttl_ms\x18\x05 \x01(\x04R\x05ttlMs\x12!\n" +
+	"\fcollapse_key\x18\x06 \x01(\tR\vcollapseKey\x12\x19\n" +
+	"\back_mode\x18\a \x01(\tR\aackMode\";\n" +
+	"\fPublishReply\x12\x1b\n" +
+	"\tclient_id\x18\x01 \x01(\tR\bclientId\x12\x0e\n" +
+	"\x02at\x18\x02 \x01(\x04R\x02at\"3\n" +
+	"\x03Ack\x12\x16\n" +
+	"\x06outbox\x18\x01 \x01(\x04R\x06outbox\x12\x14\n" +
+	"\x05epoch\x18\x02 \x01(\tR\x05epoch\"_\n" +
+	"\n" +
+	"NotifyWhen\x12\x12\n" +
+	"\x04user\x18\x01 \x01(\tR\x04user\x12\x14\n" +
+	"\x05state\x18\x02 \x01(\tR\x05state\x12\x15\n" +
+	"\x06ttl_ms\x18\x03 \x01(\x04R\x05ttlMs\x12\x10\n" +
+	"\x03end\x18\x04 \x01(\bR\x03end\"R\n" +
+	"\x06Device\x12\x1a\n" +
+	"\bprovider\x18\x01 \x01(\tR\bprovider\x12\x14\n" +
+	"\x05token\x18\x02 \x01(\tR\x05token\x12\x16\n" +
+	"\x06forget\x18\x03 \x01(\bR\x06forget\"\xa6\x01\n" +
+	"\n" +
+	"OutboxPush\x12\x14\n" +
+	"\x05epoch\x18\x01 \x01(\tR\x05epoch\x12\x12\n" +
+	"\x04head\x18\x02 \x01(\x04R\x04head\x120\n" +
+	"\aentries\x18\x03 \x03(\v2\x16.muster.v1.OutboxEntryR\aentries\x12&\n" +
+	"\x03gap\x18\x04 \x01(\v2\x14.muster.v1.OutboxGapR\x03gap\x12\x14\n" +
+	"\x05reset\x18\x05 \x01(\bR\x05reset\"G\n" +
+	"\tOutboxGap\x12\x12\n" +
+	"\x04from\x18\x01 \x01(\x04R\x04from\x12\x0e\n" +
+	"\x02to\x18\x02 \x01(\x04R\x02to\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"\xec\x01\n" +
+	"\vOutboxEntry\x12\x16\n" +
+	"\x06offset\x18\x01 \x01(\x04R\x06offset\x12\x1b\n" +
+	"\tclient_id\x18\x02 \x01(\tR\bclientId\x12\x12\n" +
+	"\x04from\x18\x03 \x01(\tR\x04from\x12\x12\n" +
+	"\x04type\x18\x04 \x01(\tR\x04type\x12\x14\n" +
+	"\x05class\x18\x05 \x01(\tR\x05class\x12\x0e\n" +
+	"\x02at\x18\x06 \x01(\x04R\x02at\x12\x1d\n" +
+	"\n" +
+	"expires_at\x18\a \x01(\x04R\texpiresAt\x12!\n" +
+	"\fcollapse_key\x18\b \x01(\tR\vcollapseKey\x12\x18\n" +
+	"\x04body\x18\t \x01(\tB\x04\x88\xb5\x18\x01R\x04body\"\x7f\n" +
 	"\bOccupant\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12&\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x10.muster.v1.StateR\x05state\x12\x18\n" +
@@ -3839,7 +5210,7 @@ const file_clients_wire_muster_proto_rawDesc = "" +
 	"\treconnect\x18\x03 \x01(\bR\treconnect\x12$\n" +
 	"\x0eretry_after_ms\x18\x04 \x01(\x04R\fretryAfterMs\",\n" +
 	"\x12SessionRevokedPush\x12\x16\n" +
-	"\x06reason\x18\x01 \x01(\tR\x06reason\"\xef\x02\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\"\xcf\x03\n" +
 	"\x04Push\x12/\n" +
 	"\bpresence\x18\x01 \x03(\v2\x13.muster.v1.PresenceR\bpresence\x12#\n" +
 	"\x04self\x18\x02 \x01(\v2\x0f.muster.v1.SelfR\x04self\x12-\n" +
@@ -3849,7 +5220,9 @@ const file_clients_wire_muster_proto_rawDesc = "" +
 	"\n" +
 	"disconnect\x18\x06 \x01(\v2\x19.muster.v1.DisconnectPushR\n" +
 	"disconnect\x12F\n" +
-	"\x0fsession_revoked\x18\a \x01(\v2\x1d.muster.v1.SessionRevokedPushR\x0esessionRevoked*\x8a\x01\n" +
+	"\x0fsession_revoked\x18\a \x01(\v2\x1d.muster.v1.SessionRevokedPushR\x0esessionRevoked\x12-\n" +
+	"\x06outbox\x18\b \x01(\v2\x15.muster.v1.OutboxPushR\x06outbox\x12/\n" +
+	"\acontact\x18\t \x03(\v2\x15.muster.v1.ContactRowR\acontact*\x8a\x01\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fSTATE_ONLINE\x10\x01\x12\x0e\n" +
@@ -3895,7 +5268,7 @@ func file_clients_wire_muster_proto_rawDescGZIP() []byte {
 }
 
 var file_clients_wire_muster_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_clients_wire_muster_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
+var file_clients_wire_muster_proto_msgTypes = make([]protoimpl.MessageInfo, 55)
 var file_clients_wire_muster_proto_goTypes = []any{
 	(State)(0),                        // 0: muster.v1.State
 	(DeviceClass)(0),                  // 1: muster.v1.DeviceClass
@@ -3906,124 +5279,161 @@ var file_clients_wire_muster_proto_goTypes = []any{
 	(*Empty)(nil),                     // 6: muster.v1.Empty
 	(*Error)(nil),                     // 7: muster.v1.Error
 	(*Connect)(nil),                   // 8: muster.v1.Connect
-	(*ConnectReply)(nil),              // 9: muster.v1.ConnectReply
-	(*Refresh)(nil),                   // 10: muster.v1.Refresh
-	(*RefreshReply)(nil),              // 11: muster.v1.RefreshReply
-	(*Bye)(nil),                       // 12: muster.v1.Bye
-	(*Ping)(nil),                      // 13: muster.v1.Ping
-	(*PingReply)(nil),                 // 14: muster.v1.PingReply
-	(*Watch)(nil),                     // 15: muster.v1.Watch
-	(*WatchReply)(nil),                // 16: muster.v1.WatchReply
-	(*Query)(nil),                     // 17: muster.v1.Query
-	(*QueryReply)(nil),                // 18: muster.v1.QueryReply
-	(*Status)(nil),                    // 19: muster.v1.Status
-	(*Claim)(nil),                     // 20: muster.v1.Claim
-	(*ClaimEnd)(nil),                  // 21: muster.v1.ClaimEnd
-	(*Activity)(nil),                  // 22: muster.v1.Activity
-	(*ClientState)(nil),               // 23: muster.v1.ClientState
-	(*Rule)(nil),                      // 24: muster.v1.Rule
-	(*Audience)(nil),                  // 25: muster.v1.Audience
-	(*Grant)(nil),                     // 26: muster.v1.Grant
-	(*Typing)(nil),                    // 27: muster.v1.Typing
-	(*RoomEnter)(nil),                 // 28: muster.v1.RoomEnter
-	(*RoomEnterReply)(nil),            // 29: muster.v1.RoomEnterReply
-	(*RoomLeave)(nil),                 // 30: muster.v1.RoomLeave
-	(*RoomWindow)(nil),                // 31: muster.v1.RoomWindow
-	(*RoomWindowReply)(nil),           // 32: muster.v1.RoomWindowReply
-	(*Occupant)(nil),                  // 33: muster.v1.Occupant
-	(*DeviceState)(nil),               // 34: muster.v1.DeviceState
-	(*Presence)(nil),                  // 35: muster.v1.Presence
-	(*Self)(nil),                      // 36: muster.v1.Self
-	(*TypingPush)(nil),                // 37: muster.v1.TypingPush
-	(*RoomPush)(nil),                  // 38: muster.v1.RoomPush
-	(*RoomLeft)(nil),                  // 39: muster.v1.RoomLeft
-	(*ReconnectPush)(nil),             // 40: muster.v1.ReconnectPush
-	(*DisconnectPush)(nil),            // 41: muster.v1.DisconnectPush
-	(*SessionRevokedPush)(nil),        // 42: muster.v1.SessionRevokedPush
-	(*Push)(nil),                      // 43: muster.v1.Push
-	(*descriptorpb.FieldOptions)(nil), // 44: google.protobuf.FieldOptions
+	(*OutboxPosition)(nil),            // 9: muster.v1.OutboxPosition
+	(*ConnectReply)(nil),              // 10: muster.v1.ConnectReply
+	(*Refresh)(nil),                   // 11: muster.v1.Refresh
+	(*RefreshReply)(nil),              // 12: muster.v1.RefreshReply
+	(*Bye)(nil),                       // 13: muster.v1.Bye
+	(*Ping)(nil),                      // 14: muster.v1.Ping
+	(*PingReply)(nil),                 // 15: muster.v1.PingReply
+	(*Watch)(nil),                     // 16: muster.v1.Watch
+	(*WatchReply)(nil),                // 17: muster.v1.WatchReply
+	(*Query)(nil),                     // 18: muster.v1.Query
+	(*QueryReply)(nil),                // 19: muster.v1.QueryReply
+	(*Status)(nil),                    // 20: muster.v1.Status
+	(*Claim)(nil),                     // 21: muster.v1.Claim
+	(*ClaimEnd)(nil),                  // 22: muster.v1.ClaimEnd
+	(*Activity)(nil),                  // 23: muster.v1.Activity
+	(*ClientState)(nil),               // 24: muster.v1.ClientState
+	(*Rule)(nil),                      // 25: muster.v1.Rule
+	(*Audience)(nil),                  // 26: muster.v1.Audience
+	(*Grant)(nil),                     // 27: muster.v1.Grant
+	(*Typing)(nil),                    // 28: muster.v1.Typing
+	(*RoomEnter)(nil),                 // 29: muster.v1.RoomEnter
+	(*RoomEnterReply)(nil),            // 30: muster.v1.RoomEnterReply
+	(*RoomLeave)(nil),                 // 31: muster.v1.RoomLeave
+	(*RoomWindow)(nil),                // 32: muster.v1.RoomWindow
+	(*RoomWindowReply)(nil),           // 33: muster.v1.RoomWindowReply
+	(*Contact)(nil),                   // 34: muster.v1.Contact
+	(*ContactReply)(nil),              // 35: muster.v1.ContactReply
+	(*Contacts)(nil),                  // 36: muster.v1.Contacts
+	(*ContactsReply)(nil),             // 37: muster.v1.ContactsReply
+	(*ContactRow)(nil),                // 38: muster.v1.ContactRow
+	(*Block)(nil),                     // 39: muster.v1.Block
+	(*Publish)(nil),                   // 40: muster.v1.Publish
+	(*PublishReply)(nil),              // 41: muster.v1.PublishReply
+	(*Ack)(nil),                       // 42: muster.v1.Ack
+	(*NotifyWhen)(nil),                // 43: muster.v1.NotifyWhen
+	(*Device)(nil),                    // 44: muster.v1.Device
+	(*OutboxPush)(nil),                // 45: muster.v1.OutboxPush
+	(*OutboxGap)(nil),                 // 46: muster.v1.OutboxGap
+	(*OutboxEntry)(nil),               // 47: muster.v1.OutboxEntry
+	(*Occupant)(nil),                  // 48: muster.v1.Occupant
+	(*DeviceState)(nil),               // 49: muster.v1.DeviceState
+	(*Presence)(nil),                  // 50: muster.v1.Presence
+	(*Self)(nil),                      // 51: muster.v1.Self
+	(*TypingPush)(nil),                // 52: muster.v1.TypingPush
+	(*RoomPush)(nil),                  // 53: muster.v1.RoomPush
+	(*RoomLeft)(nil),                  // 54: muster.v1.RoomLeft
+	(*ReconnectPush)(nil),             // 55: muster.v1.ReconnectPush
+	(*DisconnectPush)(nil),            // 56: muster.v1.DisconnectPush
+	(*SessionRevokedPush)(nil),        // 57: muster.v1.SessionRevokedPush
+	(*Push)(nil),                      // 58: muster.v1.Push
+	(*descriptorpb.FieldOptions)(nil), // 59: google.protobuf.FieldOptions
 }
 var file_clients_wire_muster_proto_depIdxs = []int32{
 	8,  // 0: muster.v1.Command.connect:type_name -> muster.v1.Connect
-	10, // 1: muster.v1.Command.refresh:type_name -> muster.v1.Refresh
-	12, // 2: muster.v1.Command.bye:type_name -> muster.v1.Bye
-	13, // 3: muster.v1.Command.ping:type_name -> muster.v1.Ping
-	15, // 4: muster.v1.Command.watch:type_name -> muster.v1.Watch
-	17, // 5: muster.v1.Command.query:type_name -> muster.v1.Query
-	19, // 6: muster.v1.Command.status:type_name -> muster.v1.Status
-	20, // 7: muster.v1.Command.claim:type_name -> muster.v1.Claim
-	21, // 8: muster.v1.Command.claim_end:type_name -> muster.v1.ClaimEnd
-	22, // 9: muster.v1.Command.activity:type_name -> muster.v1.Activity
-	23, // 10: muster.v1.Command.client_state:type_name -> muster.v1.ClientState
-	25, // 11: muster.v1.Command.audience:type_name -> muster.v1.Audience
-	27, // 12: muster.v1.Command.typing:type_name -> muster.v1.Typing
-	28, // 13: muster.v1.Command.room_enter:type_name -> muster.v1.RoomEnter
-	30, // 14: muster.v1.Command.room_leave:type_name -> muster.v1.RoomLeave
-	31, // 15: muster.v1.Command.room_window:type_name -> muster.v1.RoomWindow
-	7,  // 16: muster.v1.Reply.error:type_name -> muster.v1.Error
-	9,  // 17: muster.v1.Reply.connect:type_name -> muster.v1.ConnectReply
-	11, // 18: muster.v1.Reply.refresh:type_name -> muster.v1.RefreshReply
-	6,  // 19: muster.v1.Reply.bye:type_name -> muster.v1.Empty
-	14, // 20: muster.v1.Reply.ping:type_name -> muster.v1.PingReply
-	16, // 21: muster.v1.Reply.watch:type_name -> muster.v1.WatchReply
-	18, // 22: muster.v1.Reply.query:type_name -> muster.v1.QueryReply
-	6,  // 23: muster.v1.Reply.status:type_name -> muster.v1.Empty
-	6,  // 24: muster.v1.Reply.claim:type_name -> muster.v1.Empty
-	6,  // 25: muster.v1.Reply.claim_end:type_name -> muster.v1.Empty
-	6,  // 26: muster.v1.Reply.activity:type_name -> muster.v1.Empty
-	6,  // 27: muster.v1.Reply.client_state:type_name -> muster.v1.Empty
-	6,  // 28: muster.v1.Reply.audience:type_name -> muster.v1.Empty
-	6,  // 29: muster.v1.Reply.typing:type_name -> muster.v1.Empty
-	29, // 30: muster.v1.Reply.room_enter:type_name -> muster.v1.RoomEnterReply
-	6,  // 31: muster.v1.Reply.room_leave:type_name -> muster.v1.Empty
-	32, // 32: muster.v1.Reply.room_window:type_name -> muster.v1.RoomWindowReply
-	43, // 33: muster.v1.Reply.push:type_name -> muster.v1.Push
-	1,  // 34: muster.v1.Connect.class:type_name -> muster.v1.DeviceClass
-	28, // 35: muster.v1.Connect.rooms:type_name -> muster.v1.RoomEnter
-	35, // 36: muster.v1.ConnectReply.presences:type_name -> muster.v1.Presence
-	29, // 37: muster.v1.ConnectReply.rooms:type_name -> muster.v1.RoomEnterReply
-	36, // 38: muster.v1.ConnectReply.self:type_name -> muster.v1.Self
-	35, // 39: muster.v1.WatchReply.presences:type_name -> muster.v1.Presence
-	35, // 40: muster.v1.QueryReply.presences:type_name -> muster.v1.Presence
-	24, // 41: muster.v1.Audience.state:type_name -> muster.v1.Rule
-	24, // 42: muster.v1.Audience.last_seen:type_name -> muster.v1.Rule
-	24, // 43: muster.v1.Audience.status:type_name -> muster.v1.Rule
-	24, // 44: muster.v1.Audience.devices:type_name -> muster.v1.Rule
-	24, // 45: muster.v1.Audience.activity:type_name -> muster.v1.Rule
-	24, // 46: muster.v1.Audience.typing:type_name -> muster.v1.Rule
-	24, // 47: muster.v1.Audience.receipts:type_name -> muster.v1.Rule
-	26, // 48: muster.v1.Audience.grant:type_name -> muster.v1.Grant
-	33, // 49: muster.v1.RoomEnterReply.occupants:type_name -> muster.v1.Occupant
-	7,  // 50: muster.v1.RoomEnterReply.error:type_name -> muster.v1.Error
-	33, // 51: muster.v1.RoomWindowReply.occupants:type_name -> muster.v1.Occupant
-	0,  // 52: muster.v1.Occupant.state:type_name -> muster.v1.State
-	1,  // 53: muster.v1.DeviceState.class:type_name -> muster.v1.DeviceClass
-	0,  // 54: muster.v1.DeviceState.state:type_name -> muster.v1.State
-	0,  // 55: muster.v1.Presence.state:type_name -> muster.v1.State
-	3,  // 56: muster.v1.Presence.last_seen:type_name -> muster.v1.Bucket
-	34, // 57: muster.v1.Presence.devices:type_name -> muster.v1.DeviceState
-	2,  // 58: muster.v1.Presence.reason:type_name -> muster.v1.LeaveReason
-	35, // 59: muster.v1.Self.presence:type_name -> muster.v1.Presence
-	20, // 60: muster.v1.Self.claims:type_name -> muster.v1.Claim
-	25, // 61: muster.v1.Self.audience:type_name -> muster.v1.Audience
-	33, // 62: muster.v1.RoomPush.enter:type_name -> muster.v1.Occupant
-	33, // 63: muster.v1.RoomPush.update:type_name -> muster.v1.Occupant
-	39, // 64: muster.v1.RoomPush.leave:type_name -> muster.v1.RoomLeft
-	2,  // 65: muster.v1.RoomLeft.reason:type_name -> muster.v1.LeaveReason
-	35, // 66: muster.v1.Push.presence:type_name -> muster.v1.Presence
-	36, // 67: muster.v1.Push.self:type_name -> muster.v1.Self
-	37, // 68: muster.v1.Push.typing:type_name -> muster.v1.TypingPush
-	38, // 69: muster.v1.Push.room:type_name -> muster.v1.RoomPush
-	40, // 70: muster.v1.Push.reconnect:type_name -> muster.v1.ReconnectPush
-	41, // 71: muster.v1.Push.disconnect:type_name -> muster.v1.DisconnectPush
-	42, // 72: muster.v1.Push.session_revoked:type_name -> muster.v1.SessionRevokedPush
-	44, // 73: muster.v1.raw_json:extendee -> google.protobuf.FieldOptions
-	44, // 74: muster.v1.as_object:extendee -> google.protobuf.FieldOptions
-	75, // [75:75] is the sub-list for method output_type
-	75, // [75:75] is the sub-list for method input_type
-	75, // [75:75] is the sub-list for extension type_name
-	73, // [73:75] is the sub-list for extension extendee
-	0,  // [0:73] is the sub-list for field type_name
+	11, // 1: muster.v1.Command.refresh:type_name -> muster.v1.Refresh
+	13, // 2: muster.v1.Command.bye:type_name -> muster.v1.Bye
+	14, // 3: muster.v1.Command.ping:type_name -> muster.v1.Ping
+	16, // 4: muster.v1.Command.watch:type_name -> muster.v1.Watch
+	18, // 5: muster.v1.Command.query:type_name -> muster.v1.Query
+	20, // 6: muster.v1.Command.status:type_name -> muster.v1.Status
+	21, // 7: muster.v1.Command.claim:type_name -> muster.v1.Claim
+	22, // 8: muster.v1.Command.claim_end:type_name -> muster.v1.ClaimEnd
+	23, // 9: muster.v1.Command.activity:type_name -> muster.v1.Activity
+	24, // 10: muster.v1.Command.client_state:type_name -> muster.v1.ClientState
+	26, // 11: muster.v1.Command.audience:type_name -> muster.v1.Audience
+	28, // 12: muster.v1.Command.typing:type_name -> muster.v1.Typing
+	29, // 13: muster.v1.Command.room_enter:type_name -> muster.v1.RoomEnter
+	31, // 14: muster.v1.Command.room_leave:type_name -> muster.v1.RoomLeave
+	32, // 15: muster.v1.Command.room_window:type_name -> muster.v1.RoomWindow
+	34, // 16: muster.v1.Command.contact:type_name -> muster.v1.Contact
+	36, // 17: muster.v1.Command.contacts:type_name -> muster.v1.Contacts
+	39, // 18: muster.v1.Command.block:type_name -> muster.v1.Block
+	40, // 19: muster.v1.Command.publish:type_name -> muster.v1.Publish
+	42, // 20: muster.v1.Command.ack:type_name -> muster.v1.Ack
+	43, // 21: muster.v1.Command.notify_when:type_name -> muster.v1.NotifyWhen
+	44, // 22: muster.v1.Command.device:type_name -> muster.v1.Device
+	7,  // 23: muster.v1.Reply.error:type_name -> muster.v1.Error
+	10, // 24: muster.v1.Reply.connect:type_name -> muster.v1.ConnectReply
+	12, // 25: muster.v1.Reply.refresh:type_name -> muster.v1.RefreshReply
+	6,  // 26: muster.v1.Reply.bye:type_name -> muster.v1.Empty
+	15, // 27: muster.v1.Reply.ping:type_name -> muster.v1.PingReply
+	17, // 28: muster.v1.Reply.watch:type_name -> muster.v1.WatchReply
+	19, // 29: muster.v1.Reply.query:type_name -> muster.v1.QueryReply
+	6,  // 30: muster.v1.Reply.status:type_name -> muster.v1.Empty
+	6,  // 31: muster.v1.Reply.claim:type_name -> muster.v1.Empty
+	6,  // 32: muster.v1.Reply.claim_end:type_name -> muster.v1.Empty
+	6,  // 33: muster.v1.Reply.activity:type_name -> muster.v1.Empty
+	6,  // 34: muster.v1.Reply.client_state:type_name -> muster.v1.Empty
+	6,  // 35: muster.v1.Reply.audience:type_name -> muster.v1.Empty
+	6,  // 36: muster.v1.Reply.typing:type_name -> muster.v1.Empty
+	30, // 37: muster.v1.Reply.room_enter:type_name -> muster.v1.RoomEnterReply
+	6,  // 38: muster.v1.Reply.room_leave:type_name -> muster.v1.Empty
+	33, // 39: muster.v1.Reply.room_window:type_name -> muster.v1.RoomWindowReply
+	35, // 40: muster.v1.Reply.contact:type_name -> muster.v1.ContactReply
+	37, // 41: muster.v1.Reply.contacts:type_name -> muster.v1.ContactsReply
+	6,  // 42: muster.v1.Reply.block:type_name -> muster.v1.Empty
+	41, // 43: muster.v1.Reply.publish:type_name -> muster.v1.PublishReply
+	6,  // 44: muster.v1.Reply.ack:type_name -> muster.v1.Empty
+	6,  // 45: muster.v1.Reply.notify_when:type_name -> muster.v1.Empty
+	6,  // 46: muster.v1.Reply.device:type_name -> muster.v1.Empty
+	58, // 47: muster.v1.Reply.push:type_name -> muster.v1.Push
+	1,  // 48: muster.v1.Connect.class:type_name -> muster.v1.DeviceClass
+	29, // 49: muster.v1.Connect.rooms:type_name -> muster.v1.RoomEnter
+	9,  // 50: muster.v1.Connect.outbox:type_name -> muster.v1.OutboxPosition
+	50, // 51: muster.v1.ConnectReply.presences:type_name -> muster.v1.Presence
+	30, // 52: muster.v1.ConnectReply.rooms:type_name -> muster.v1.RoomEnterReply
+	51, // 53: muster.v1.ConnectReply.self:type_name -> muster.v1.Self
+	45, // 54: muster.v1.ConnectReply.outbox:type_name -> muster.v1.OutboxPush
+	50, // 55: muster.v1.WatchReply.presences:type_name -> muster.v1.Presence
+	50, // 56: muster.v1.QueryReply.presences:type_name -> muster.v1.Presence
+	25, // 57: muster.v1.Audience.state:type_name -> muster.v1.Rule
+	25, // 58: muster.v1.Audience.last_seen:type_name -> muster.v1.Rule
+	25, // 59: muster.v1.Audience.status:type_name -> muster.v1.Rule
+	25, // 60: muster.v1.Audience.devices:type_name -> muster.v1.Rule
+	25, // 61: muster.v1.Audience.activity:type_name -> muster.v1.Rule
+	25, // 62: muster.v1.Audience.typing:type_name -> muster.v1.Rule
+	25, // 63: muster.v1.Audience.receipts:type_name -> muster.v1.Rule
+	27, // 64: muster.v1.Audience.grant:type_name -> muster.v1.Grant
+	48, // 65: muster.v1.RoomEnterReply.occupants:type_name -> muster.v1.Occupant
+	7,  // 66: muster.v1.RoomEnterReply.error:type_name -> muster.v1.Error
+	48, // 67: muster.v1.RoomWindowReply.occupants:type_name -> muster.v1.Occupant
+	38, // 68: muster.v1.ContactReply.contact:type_name -> muster.v1.ContactRow
+	38, // 69: muster.v1.ContactsReply.contacts:type_name -> muster.v1.ContactRow
+	47, // 70: muster.v1.OutboxPush.entries:type_name -> muster.v1.OutboxEntry
+	46, // 71: muster.v1.OutboxPush.gap:type_name -> muster.v1.OutboxGap
+	0,  // 72: muster.v1.Occupant.state:type_name -> muster.v1.State
+	1,  // 73: muster.v1.DeviceState.class:type_name -> muster.v1.DeviceClass
+	0,  // 74: muster.v1.DeviceState.state:type_name -> muster.v1.State
+	0,  // 75: muster.v1.Presence.state:type_name -> muster.v1.State
+	3,  // 76: muster.v1.Presence.last_seen:type_name -> muster.v1.Bucket
+	49, // 77: muster.v1.Presence.devices:type_name -> muster.v1.DeviceState
+	2,  // 78: muster.v1.Presence.reason:type_name -> muster.v1.LeaveReason
+	50, // 79: muster.v1.Self.presence:type_name -> muster.v1.Presence
+	21, // 80: muster.v1.Self.claims:type_name -> muster.v1.Claim
+	26, // 81: muster.v1.Self.audience:type_name -> muster.v1.Audience
+	48, // 82: muster.v1.RoomPush.enter:type_name -> muster.v1.Occupant
+	48, // 83: muster.v1.RoomPush.update:type_name -> muster.v1.Occupant
+	54, // 84: muster.v1.RoomPush.leave:type_name -> muster.v1.RoomLeft
+	2,  // 85: muster.v1.RoomLeft.reason:type_name -> muster.v1.LeaveReason
+	50, // 86: muster.v1.Push.presence:type_name -> muster.v1.Presence
+	51, // 87: muster.v1.Push.self:type_name -> muster.v1.Self
+	52, // 88: muster.v1.Push.typing:type_name -> muster.v1.TypingPush
+	53, // 89: muster.v1.Push.room:type_name -> muster.v1.RoomPush
+	55, // 90: muster.v1.Push.reconnect:type_name -> muster.v1.ReconnectPush
+	56, // 91: muster.v1.Push.disconnect:type_name -> muster.v1.DisconnectPush
+	57, // 92: muster.v1.Push.session_revoked:type_name -> muster.v1.SessionRevokedPush
+	45, // 93: muster.v1.Push.outbox:type_name -> muster.v1.OutboxPush
+	38, // 94: muster.v1.Push.contact:type_name -> muster.v1.ContactRow
+	59, // 95: muster.v1.raw_json:extendee -> google.protobuf.FieldOptions
+	59, // 96: muster.v1.as_object:extendee -> google.protobuf.FieldOptions
+	97, // [97:97] is the sub-list for method output_type
+	97, // [97:97] is the sub-list for method input_type
+	97, // [97:97] is the sub-list for extension type_name
+	95, // [95:97] is the sub-list for extension extendee
+	0,  // [0:95] is the sub-list for field type_name
 }
 
 func init() { file_clients_wire_muster_proto_init() }
@@ -4048,6 +5458,13 @@ func file_clients_wire_muster_proto_init() {
 		(*Command_RoomEnter)(nil),
 		(*Command_RoomLeave)(nil),
 		(*Command_RoomWindow)(nil),
+		(*Command_Contact)(nil),
+		(*Command_Contacts)(nil),
+		(*Command_Block)(nil),
+		(*Command_Publish)(nil),
+		(*Command_Ack)(nil),
+		(*Command_NotifyWhen)(nil),
+		(*Command_Device)(nil),
 	}
 	file_clients_wire_muster_proto_msgTypes[1].OneofWrappers = []any{
 		(*Reply_Error)(nil),
@@ -4067,17 +5484,24 @@ func file_clients_wire_muster_proto_init() {
 		(*Reply_RoomEnter)(nil),
 		(*Reply_RoomLeave)(nil),
 		(*Reply_RoomWindow)(nil),
+		(*Reply_Contact)(nil),
+		(*Reply_Contacts)(nil),
+		(*Reply_Block)(nil),
+		(*Reply_Publish)(nil),
+		(*Reply_Ack)(nil),
+		(*Reply_NotifyWhen)(nil),
+		(*Reply_Device)(nil),
 		(*Reply_Push)(nil),
 	}
 	file_clients_wire_muster_proto_msgTypes[4].OneofWrappers = []any{}
-	file_clients_wire_muster_proto_msgTypes[16].OneofWrappers = []any{}
+	file_clients_wire_muster_proto_msgTypes[17].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_clients_wire_muster_proto_rawDesc), len(file_clients_wire_muster_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   40,
+			NumMessages:   55,
 			NumExtensions: 2,
 			NumServices:   0,
 		},
