@@ -31,7 +31,22 @@ var rules = map[string]rule{
 	},
 	"actors": {
 		module:     []string{"actors"},
-		thirdParty: []string{"github.com/asynkron/protoactor-go/actor", "google.golang.org/protobuf"},
+		thirdParty: []string{"github.com/asynkron/protoactor-go/actor", "google.golang.org/protobuf", "github.com/cespare/xxhash"},
+	},
+	"actors/row": {
+		module:     []string{"actors/presence"},
+		thirdParty: []string{"google.golang.org/protobuf"},
+	},
+	"persistence": {
+		thirdParty: []string{"github.com/cockroachdb/pebble/v2", "go.etcd.io/raft/v3/raftpb", "google.golang.org/protobuf", "github.com/google/uuid"},
+	},
+	"cluster": {
+		module:     []string{"persistence"},
+		thirdParty: []string{"go.etcd.io/raft/v3", "google.golang.org/protobuf"},
+	},
+	"edge/hooks": {
+		module:     []string{"actors/link"},
+		thirdParty: []string{"github.com/standard-webhooks/standard-webhooks", "github.com/prometheus/client_golang"},
 	},
 	"edge": {
 		module: []string{"edge", "actors/link", "actors/presence", "clients/wire", "clients/js"},
@@ -39,6 +54,7 @@ var rules = map[string]rule{
 			"github.com/coder/websocket", "github.com/golang-jwt/jwt", "github.com/MicahParks/",
 			"github.com/prometheus/client_golang", "github.com/asynkron/protoactor-go/actor",
 			"github.com/danielgtaylor/huma", "google.golang.org/protobuf", "golang.org/x/sys", "golang.org/x/time/rate",
+			"github.com/google/uuid", "github.com/oklog/ulid",
 		},
 	},
 	"clients/wire": {
@@ -48,7 +64,7 @@ var rules = map[string]rule{
 	"clients/js": {},
 	"clients/go": {
 		module:     []string{"clients/wire"},
-		thirdParty: []string{"github.com/coder/websocket"},
+		thirdParty: []string{"github.com/coder/websocket", "github.com/google/uuid"},
 	},
 	"cmd/muster": {module: []string{""}, thirdParty: []string{""}},
 }
