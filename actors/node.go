@@ -34,6 +34,22 @@ type Config struct {
 	Persist  Persister    // default: none
 	Logger   *slog.Logger // default: discards
 
+	// Store keeps what is durable, and opens and closes the shards. nil: rows live in
+	// memory as long as the process, and all shards open at Start.
+	Store Store
+	// OnEvents hears that a shard has new events to read. It must not block.
+	OnEvents func(shard uint32)
+	// Route carries a message to the gateway of a shard that is not open here; an error or silence is
+	// answered by sending it again. Default: such a message waits until the shard opens here.
+	Route func(shard uint32, m *link.Up) error
+	// Audit is called for every published entry before its sender is told. It must not block.
+	Audit func(shard uint32, term, index uint64, clientID string)
+	// Graph asks for the contacts of users of an application that keeps its own graph. done may be called from
+	// any goroutine, once. nil: contacts are kept here.
+	Graph func(app string, users []string, done func(contacts map[string][]string, err error))
+	// EventsKept is how long events can be read; default 24 h [1 h–30 d].
+	EventsKept time.Duration
+
 	Lease   time.Duration // of an edge, renewed by each beat; default 5 s
 	Parking time.Duration // of an activation after its third panic in a minute; default 30 s
 }
