@@ -1,5 +1,7 @@
 package wire
 
+import "time"
+
 // Bounds that the server and the SDKs share.
 const (
 	// MaxFrame is the most bytes of a WebSocket message, both ways.
@@ -24,9 +26,35 @@ const (
 	MaxInfo = 1 << 10
 	// MaxClient is the most bytes of connect.client.
 	MaxClient = 64
+	// MaxBody is the most bytes of the body of a publish.
+	MaxBody = 16 << 10
+	// MaxCollapseKey is the most bytes of publish.collapse_key.
+	MaxCollapseKey = 64
+	// MaxBlock is the most ids in one block.
+	MaxBlock = 100
+	// MaxContactsPage is the most rows of one reply to contacts.
+	MaxContactsPage = 500
+	// MaxProvider is the most bytes of device.provider, MaxPushToken of device.token.
+	MaxProvider  = 32
+	MaxPushToken = 4 << 10
+	// OutboxWindow is the most entries that a device is given before it acks.
+	OutboxWindow = 256
+	// AckEvery is how many entries a device may process before it acks.
+	AckEvery = 64
 	// Path is where the server takes WebSockets, Subprotocol what it speaks there.
 	Path        = "/v1/ws"
 	Subprotocol = "muster.v1.json"
+)
+
+// Times that the server and the SDKs share.
+const (
+	// MinTTL and MaxTTL bound every ttl_ms that is not 0; OutboxTTL stands for 0 in publish and notify_when.
+	MinTTL    = 10 * time.Second
+	MaxTTL    = 30 * 24 * time.Hour
+	OutboxTTL = 7 * 24 * time.Hour
+	// ClientIDAge is how old the time inside a client id may be, ClientIDAhead how far ahead.
+	ClientIDAge   = 24 * time.Hour
+	ClientIDAhead = 10 * time.Minute
 )
 
 var idBytes = func() (t [256]bool) {

@@ -1415,9 +1415,9 @@ func (x *Connect) GetOutbox() *OutboxPosition {
 // OutboxPosition is how far a device has read.
 type OutboxPosition struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Of the outbox, as last told; absent before the first time.
+	// Of the outbox, as last told; absent before the first time and when the position was lost.
 	Epoch string `protobuf:"bytes,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	// The last offset that the device has processed; 0: none.
+	// The last offset that the device has processed, which is an ack of it; 0: none.
 	Offset        uint64 `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3224,11 +3224,11 @@ func (x *ContactsReply) GetMore() bool {
 	return false
 }
 
-// ContactRow is the relation to one user. With all fields absent there is none any more.
+// ContactRow is the relation to one user. With user alone there is none any more.
 type ContactRow struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	User  string                 `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
-	// none, to (this user may see the contact), from (the contact may see this user), both
+	// to (this user may see the contact), from (the contact may see this user), both, none (also if absent)
 	Subscription string `protobuf:"bytes,2,opt,name=subscription,proto3" json:"subscription,omitempty"`
 	// This user has asked and awaits an answer.
 	PendingOut bool `protobuf:"varint,3,opt,name=pending_out,json=pendingOut,proto3" json:"pending_out,omitempty"`
@@ -3374,9 +3374,10 @@ type Publish struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Whose outbox.
 	User string `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
-	// A UUIDv7 or ULID, made when it is first sent. The same id again within 24 h is the same entry.
+	// A UUIDv7 or ULID with the server's time, made when it is first sent. The same id again within 24 h is
+	// the same entry; one older than 24 h, or more than 10 min ahead, is refused with ID_EXPIRED.
 	ClientId string `protobuf:"bytes,2,opt,name=client_id,json=clientId,proto3" json:"client_id,omitempty"`
-	// A JSON value of at most 16 KiB.
+	// A JSON value of at most 16 KiB; null is none.
 	Body string `protobuf:"bytes,3,opt,name=body,proto3" json:"body,omitempty"`
 	// critical, normal (if absent) or presence
 	Class string `protobuf:"bytes,4,opt,name=class,proto3" json:"class,omitempty"`
@@ -3523,10 +3524,10 @@ func (x *PublishReply) GetAt() uint64 {
 	return 0
 }
 
-// Ack says how far this device has processed.
+// Ack says how far this device has processed. Send it without id, at most once a second or after 64 entries.
 type Ack struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The last offset of the outbox that was processed: all before it are, too.
+	// The last offset of the outbox that was processed, or that a gap has skipped: all before it are done with, too.
 	Outbox uint64 `protobuf:"varint,1,opt,name=outbox,proto3" json:"outbox,omitempty"`
 	// Of the outbox; an ack for another epoch is ignored.
 	Epoch         string `protobuf:"bytes,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
@@ -3578,7 +3579,8 @@ func (x *Ack) GetEpoch() string {
 	return ""
 }
 
-// NotifyWhen asks for one outbox entry when a user comes online, if this one may see it then.
+// NotifyWhen asks for one outbox entry when a user comes online, if this one may see it then. It goes on
+// without a session. The entry has the type notify_when.
 type NotifyWhen struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Whom to wait for.
@@ -3652,6 +3654,7 @@ func (x *NotifyWhen) GetEnd() bool {
 }
 
 // Device registers this device for push, or forgets what is registered of it.
+// It outlives the session.
 type Device struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Whose push service: fcm, apns, webpush or a name of the application's; at most 32 bytes.
@@ -3715,18 +3718,19 @@ func (x *Device) GetForget() bool {
 	return false
 }
 
-// OutboxPush carries outbox entries in order, or says why some are missing.
+// OutboxPush carries outbox entries in order, or says why some are missing. Take reset first, then gap, then entries.
 type OutboxPush struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Of the outbox; changes only if its history was lost or purged, and then reset is set.
 	Epoch string `protobuf:"bytes,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	// The last offset given so far.
+	// The newest offset there is.
 	Head uint64 `protobuf:"varint,2,opt,name=head,proto3" json:"head,omitempty"`
 	// In the order of their offsets, which are dense but for gap.
 	Entries []*OutboxEntry `protobuf:"bytes,3,rep,name=entries,proto3" json:"entries,omitempty"`
-	// Offsets that are gone.
+	// Offsets that are gone, before those of entries.
 	Gap *OutboxGap `protobuf:"bytes,4,opt,name=gap,proto3" json:"gap,omitempty"`
-	// What the device had read is of another epoch: forget the position, fetch your state again.
+	// The position of the device is void (another epoch, or a device not registered any more): forget it, fetch your
+	// state again. The oldest entries kept follow.
 	Reset_        bool `protobuf:"varint,5,opt,name=reset,proto3" json:"reset,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3804,7 +3808,7 @@ type OutboxGap struct {
 	From uint64 `protobuf:"varint,1,opt,name=from,proto3" json:"from,omitempty"`
 	// Last offset.
 	To uint64 `protobuf:"varint,2,opt,name=to,proto3" json:"to,omitempty"`
-	// acked (by all devices), ttl, collapsed, overflow, purged
+	// acked (by all devices, or by one if one was enough), ttl, collapsed, overflow, purged
 	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -4748,7 +4752,7 @@ type Push struct {
 	Disconnect     *DisconnectPush        `protobuf:"bytes,6,opt,name=disconnect,proto3" json:"disconnect,omitempty"`
 	SessionRevoked *SessionRevokedPush    `protobuf:"bytes,7,opt,name=session_revoked,json=sessionRevoked,proto3" json:"session_revoked,omitempty"`
 	Outbox         *OutboxPush            `protobuf:"bytes,8,opt,name=outbox,proto3" json:"outbox,omitempty"`
-	// Relations that changed, on whichever device or side.
+	// Relations that changed, by whichever device or side.
 	Contact       []*ContactRow `protobuf:"bytes,9,rep,name=contact,proto3" json:"contact,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"google.golang.org/protobuf/proto"
 )
 
 // vector is one entry of clients/testdata/wire; its README says what the keys mean.
@@ -17,6 +19,7 @@ type vector struct {
 	In    json.RawMessage
 	InHex string `json:"in_hex"`
 	Out   json.RawMessage
+	Proto string
 	Error string
 	Close CloseCode
 	Code  Code
@@ -119,5 +122,21 @@ func (v vector) run(t *testing.T) {
 		if got := m.AppendJSON(nil); !bytes.Equal(got, want) {
 			t.Fatalf("in   %s\ngot  %s\nwant %s", line, got, want)
 		}
+		v.binary(t, m.(proto.Message))
+	}
+}
+
+// binary checks that the message says the same in protobuf, and in the bytes of the vector if it has some.
+func (v vector) binary(t *testing.T, m proto.Message) {
+	want, err := hex.DecodeString(v.Proto)
+	if err == nil && v.Proto == "" {
+		want, err = proto.Marshal(m)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	back := m.ProtoReflect().New().Interface()
+	if err := proto.Unmarshal(want, back); err != nil || !proto.Equal(m, back) {
+		t.Fatalf("in protobuf: %v\ngot  %v\nwant %v", err, back, m)
 	}
 }
