@@ -94,7 +94,7 @@ func (s *socket) begin() {
 	go s.readAll()
 }
 
-// hijacked hands the library small buffers and a conn whose writes go through the socket's outbox.
+// hijacked hands the library small buffers and a conn whose writes go through the socket's sequencer.
 type hijacked struct {
 	http.ResponseWriter
 	s     *socket

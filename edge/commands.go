@@ -44,6 +44,20 @@ func method(c *wire.Command) string {
 		return "room.leave"
 	case *wire.Command_RoomWindow:
 		return "room.window"
+	case *wire.Command_Contact:
+		return "contact"
+	case *wire.Command_Contacts:
+		return "contacts"
+	case *wire.Command_Block:
+		return "block"
+	case *wire.Command_Publish:
+		return "publish"
+	case *wire.Command_Ack:
+		return "ack"
+	case *wire.Command_NotifyWhen:
+		return "notify_when"
+	case *wire.Command_Device:
+		return "device"
 	}
 	return ""
 }
@@ -70,6 +84,14 @@ func done(c *wire.Command) *wire.Reply {
 		r.Body = &wire.Reply_Typing{Typing: ok}
 	case *wire.Command_RoomLeave:
 		r.Body = &wire.Reply_RoomLeave{RoomLeave: ok}
+	case *wire.Command_Block:
+		r.Body = &wire.Reply_Block{Block: ok}
+	case *wire.Command_Ack:
+		r.Body = &wire.Reply_Ack{Ack: ok}
+	case *wire.Command_NotifyWhen:
+		r.Body = &wire.Reply_NotifyWhen{NotifyWhen: ok}
+	case *wire.Command_Device:
+		r.Body = &wire.Reply_Device{Device: ok}
 	}
 	return r
 }
@@ -84,11 +106,13 @@ func (s *socket) reply(r *wire.Reply) {
 // dispatch answers what concerns this socket alone, and gives the rest to the home hub.
 // It runs in the reading goroutine.
 func (s *socket) dispatch(c *wire.Command) {
+	var claims auth.Claims
 	if s.caps != nil {
-		if claims := (auth.Claims{Caps: *s.caps}); !claims.Allows(method(c)) {
-			s.refuse(c.Id, wire.CodePermissionDenied, "the token does not allow "+method(c), 0)
-			return
-		}
+		claims.Caps = *s.caps
+	}
+	if !claims.Allows(method(c)) {
+		s.refuse(c.Id, wire.CodePermissionDenied, "the token does not allow "+method(c), 0)
+		return
 	}
 	e := s.edge
 	switch m := c.Method.(type) {
@@ -182,6 +206,8 @@ func (h *hub) command(s *socket, c *wire.Command) {
 		why = h.commandLeave(s, c, m.RoomLeave.Room)
 	case *wire.Command_RoomWindow:
 		why = h.commandWindow(s, c, m.RoomWindow.Room)
+	default:
+		why = h.commandKept(s, c)
 	}
 	if why != "" {
 		s.refuse(c.Id, wire.CodeBadRequest, why, 0)

@@ -28,7 +28,8 @@ type opener struct {
 	gather  *gather
 	answer  *link.Attached
 	term    uint64
-	waiting []*wire.Command // what the client sent meanwhile
+	outbox  *wire.OutboxPush // what the answer brought of it
+	waiting []*wire.Command  // what the client sent meanwhile
 }
 
 // open takes the first command of a socket. It runs in the reading goroutine, which may
@@ -128,6 +129,9 @@ func checkConnect(c *wire.Connect, claims *auth.Claims) (code wire.Code, why str
 			return wire.CodeBadRequest, "connect.rooms: a room's id or info is not valid", closeDecode
 		}
 	}
+	if _, why := positionOf(c.Outbox); why != "" {
+		return wire.CodeBadRequest, why, closeDecode
+	}
 	if len(c.Watch) > 0 && !claims.Allows("watch") || len(c.Rooms) > 0 && !claims.Allows("room.enter") {
 		return wire.CodePermissionDenied, "the token does not allow to watch or to enter rooms", closeNotPermitted
 	}
@@ -160,6 +164,9 @@ func (s *socket) identify(c *wire.Connect, claims *auth.Claims) {
 	}
 	if c.GraceMs != nil {
 		s.self.graceMs = int32(min(*c.GraceMs, maxGrace))
+	}
+	if r, _ := positionOf(c.Outbox); r != nil {
+		s.self.extra().read = r
 	}
 	s.allow(claims)
 	s.own(claims)
@@ -204,7 +211,7 @@ func (s *socket) attach(call uint64, resume bool) *link.Attach {
 		Call: call, App: s.who.key.App, User: s.who.key.User, Device: s.self.device, Class: uint32(s.self.class),
 		Session: s.self.id, Resume: resume, Conn: s.conn, Attempt: s.self.attempt, Away: s.has(isAway),
 		ActiveAt: s.edge.unix(s.active.Load()), GraceMs: int64(s.self.graceMs), Inactive: s.has(isInactive),
-		Jti: s.self.jti, Iat: s.self.iat, Client: s.self.client, Node: s.edge.cfg.Node,
+		Jti: s.self.jti, Iat: s.self.iat, Client: s.self.client, Node: s.edge.cfg.Node, Outbox: s.self.position(),
 	}
 }
 
@@ -259,7 +266,7 @@ func (h *hub) attached(o *opener, d *link.Down) {
 	if a.Self != nil {
 		h.note(s.who, d.Term, a.Self)
 	}
-	o.answer, o.term = a, d.Term
+	o.answer, o.term, o.outbox = a, d.Term, s.taken(a.Outbox)
 	o.gather = &gather{s: s, done: func(h *hub) { h.opened(o) }}
 	o.gather.depart()
 	for _, r := range o.connect.Rooms {
@@ -299,9 +306,11 @@ func (h *hub) opened(o *opener) {
 			if o.answer.Self != nil {
 				r.Self = selfOf(o.term, o.answer.Self)
 			}
+			r.Outbox, o.outbox = cutOutbox(o.outbox, replyRoom-len(r.AppendJSON(nil)))
 		}
 		return &wire.Reply{Id: o.id, Body: &wire.Reply_Connect{Connect: r}}
 	})
+	list = append(list, s.outboxFrames(o.outbox)...)
 	if wants := s.out.release(h.edge.clock(), list...); wants != 0 {
 		s.wake(wants)
 	}
@@ -330,6 +339,7 @@ func (h *hub) renew(m *renewed) {
 			s.refuse(m.id, codeOf(a.Code), a.Message, retryMoving)
 		default:
 			s.send(&wire.Reply{Id: m.id, Body: &wire.Reply_Refresh{Refresh: &wire.RefreshReply{ExpAt: m.exp}}})
+			h.postOutbox(s, s.taken(a.Outbox))
 		}
 	})
 	s.own(m.claims)

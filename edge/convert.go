@@ -130,8 +130,16 @@ func codeOf(c link.Code) wire.Code {
 		return wire.CodePermissionDenied
 	case link.Code_BUSY:
 		return wire.CodeBusy
-	case link.Code_MOVING:
+	case link.Code_MOVING, link.Code_UNKNOWN_OUTCOME:
 		return wire.CodeMoving
+	case link.Code_OUTBOX_FULL:
+		return wire.CodeOutboxFull
+	case link.Code_ID_EXPIRED:
+		return wire.CodeIDExpired
+	case link.Code_ID_REUSED:
+		return wire.CodeIDReused
+	case link.Code_BLOCKED:
+		return wire.CodeBlocked
 	case link.Code_STALE_ATTEMPT, link.Code_NOT_ATTACHED:
 		return wire.CodeConflict
 	case link.Code_UNAVAILABLE:

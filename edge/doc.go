@@ -4,7 +4,7 @@
 //
 // A socket costs no goroutine. netpoll tells when there is something to read, a goroutine
 // reads until the kernel has no more and ends. Writing goes through one sequencer per
-// socket (outbox): a server frame is not masked, so its bytes are the same for every socket,
+// socket (sequencer): a server frame is not masked, so its bytes are the same for every socket,
 // and they are written straight to the descriptor without blocking. Only while the
 // kernel's buffer is full does a goroutine exist that writes for that socket.
 //

@@ -252,6 +252,9 @@ func (h *hub) emitFrame(s *socket, p *pending, now int64) {
 	if len(frame) > 0 {
 		s.deliver(frame, shared)
 	}
+	if cap(h.joined) > wire.MaxFrame {
+		h.joined = nil
+	}
 }
 
 // presences makes one frame of h.parts; only is the view if there is just one. A frame that is not shared

@@ -201,6 +201,8 @@ func (h *hub) takeRelayed(m any) {
 		h.showHere(m)
 	case *rehidden:
 		h.renewRows(m.u)
+	case *publishing:
+		h.publishHere(m)
 	}
 }
 
@@ -237,6 +239,10 @@ func (h *hub) down(m *link.Down) {
 		h.answered(b.Room.Call, m)
 	case *link.Down_RoomChange:
 		h.roomChange(m.Shard, m.Term, b.RoomChange)
+	case *link.Down_Outbox:
+		h.outboxBatch(b.Outbox)
+	case *link.Down_Contacts:
+		h.contactsChanged(b.Contacts)
 	}
 }
 

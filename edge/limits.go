@@ -4,6 +4,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"muster/clients/wire"
 )
 
 // gcra is a token bucket in eight bytes: the clock time, in microseconds, at which it is full again.
@@ -66,14 +68,21 @@ func (e *Edge) admit(resume bool) (wait time.Duration, ok bool) {
 // abuse is how many times its limit a conn may ask before it is closed.
 const abuse = 3
 
-// limit is a conn's own bucket, and the wider one behind which it is closed.
-type limit struct{ soft, hard gcra }
+// ackShare is how many acks a conn may send for one command: it may ack each entry that it is given.
+const ackShare = 10
+
+// limit is a conn's own bucket, the wider one behind which it is closed, and that of its acks.
+type limit struct{ soft, hard, acks gcra }
 
 // spend charges one command to its conn and its user. close: the client does not heed
-// error 111.
-func (s *socket) spend() (wait time.Duration, ok, close bool) {
+// error 111, or acks far more often than it need.
+func (s *socket) spend(c *wire.Command) (wait time.Duration, ok, close bool) {
 	cfg, now := &s.edge.cfg, time.Since(s.edge.start)
 	r := cfg.CommandRate
+	if c.GetAck() != nil {
+		_, ok := s.limit.acks.take(now, ackShare*r.PerSecond, ackShare*r.Burst)
+		return 0, ok, !ok
+	}
 	if _, ok := s.limit.hard.take(now, abuse*r.PerSecond, abuse*r.Burst); !ok {
 		return 0, false, true
 	}

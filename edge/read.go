@@ -218,7 +218,7 @@ func (s *socket) handle(typ websocket.MessageType, b []byte) {
 // here when no one else need know.
 func (s *socket) command(c *wire.Command, bad *wire.FieldError) {
 	s.edge.count.commands.Add(1)
-	wait, ok, abusive := s.spend()
+	wait, ok, abusive := s.spend(c)
 	switch {
 	case abusive:
 		s.close(closeRate)

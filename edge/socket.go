@@ -42,7 +42,7 @@ type socket struct {
 	in    netpoll.Source
 	nc    netpoll.Conn
 	br    *bufio.Reader
-	out   outbox
+	out   sequencer
 
 	conn   uint64
 	idx    uint32
@@ -95,6 +95,7 @@ type rare struct {
 	rooms  []roomSeat
 	typing []typist
 	claims []ownClaim
+	read   *reading // nil: the device does not read its user's outbox
 }
 
 func (s *socket) phase() phase { return phase(s.stage.Load()) }

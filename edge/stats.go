@@ -18,6 +18,7 @@ type counters struct {
 	accepted, rejected, opened, resumed, badTokens       atomic.Int64
 	commands, refused, limited, pings, announced, panics atomic.Int64
 	deliveries, frames, merged, stale, slow              atomic.Int64
+	entries, redelivered, retried                        atomic.Int64
 	closes                                               closeCount
 }
 
@@ -63,6 +64,9 @@ type Stats struct {
 	Stale              int64 // messages of an old term or version
 	Slow               int64 // sockets closed because they did not read
 	Announced          int64 // shards announced
+	Entries            int64 // outbox entries sent
+	Redelivered        int64 // outbox entries not sent again, as the socket had yet to read them
+	Retried            int64 // publishes tried again
 	Panics             int64
 	Closes             map[wire.CloseCode]int64
 }
@@ -76,6 +80,7 @@ func (e *Edge) Stats() Stats {
 		BadTokens: c.badTokens.Load(), Commands: c.commands.Load(), Refused: c.refused.Load(), RateLimited: c.limited.Load(),
 		Pings: c.pings.Load(), Deliveries: c.deliveries.Load(), Frames: c.frames.Load(), Merged: c.merged.Load(),
 		Stale: c.stale.Load(), Slow: c.slow.Load(), Announced: c.announced.Load(), Panics: c.panics.Load(),
+		Entries: c.entries.Load(), Redelivered: c.redelivered.Load(), Retried: c.retried.Load(),
 		Closes: c.closes.copy(),
 	}
 }
@@ -115,6 +120,9 @@ var metrics = []metric{
 	counter("stale", "messages dropped for an old term or version", func(s *Stats) int64 { return s.Stale }),
 	counter("slow", "sockets closed because they did not read", func(s *Stats) int64 { return s.Slow }),
 	counter("announcements", "shards announced to a core", func(s *Stats) int64 { return s.Announced }),
+	counter("outbox_entries", "outbox entries sent to sockets", func(s *Stats) int64 { return s.Entries }),
+	counter("outbox_withheld", "outbox entries not sent again to sockets that had yet to read them", func(s *Stats) int64 { return s.Redelivered }),
+	counter("publish_retries", "publishes sent again to a shard", func(s *Stats) int64 { return s.Retried }),
 	counter("panics", "panics in hubs", func(s *Stats) int64 { return s.Panics }),
 }
 

@@ -41,7 +41,7 @@ type Claims struct {
 	From     time.Time // nbf; zero if absent
 	Expires  time.Time // exp; zero if absent
 
-	Caps  []string        // caps; nil: all client methods
+	Caps  []string        // caps; nil: all client methods but publish
 	Info  json.RawMessage // info: any JSON value of at most MaxInfo bytes, nil if absent
 	Watch []string        // watch: users the session watches from the start
 	Rooms []string        // rooms: rooms the session enters at the start
@@ -49,14 +49,15 @@ type Claims struct {
 
 // Allows reports whether the token's caps permit a client method. A cap is a
 // method ("watch", "room.enter") or a family ("room.*"). What a session needs to
-// live and to end (connect, refresh, ping, bye) is always allowed.
+// live and to end (connect, refresh, ping, ack, bye) is always allowed; publish, which writes into the
+// outboxes of others, only by name.
 func (c *Claims) Allows(method string) bool {
-	if c.Caps == nil {
+	switch method {
+	case "connect", "refresh", "ping", "ack", "bye":
 		return true
 	}
-	switch method {
-	case "connect", "refresh", "ping", "bye":
-		return true
+	if c.Caps == nil {
+		return method != "publish"
 	}
 	return slices.ContainsFunc(c.Caps, func(allowed string) bool {
 		if family, ok := strings.CutSuffix(allowed, "*"); ok {

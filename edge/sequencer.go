@@ -17,10 +17,10 @@ const (
 	writeBatch = 64
 )
 
-// outbox is the one way to a socket's peer. Frames leave whole and in order: first by
+// sequencer is the one way to a socket's peer. Frames leave whole and in order: first by
 // a write that does not block, and while the kernel takes no more, by a goroutine that
 // exists until the queue is empty.
-type outbox struct {
+type sequencer struct {
 	mu    sync.Mutex
 	owner *socket
 	raw   syscall.RawConn // nil: the conn can only be written to by blocking
@@ -53,7 +53,7 @@ const (
 
 // write sends one whole frame. Unless shared, b is the caller's again when write returns;
 // shared bytes must never change.
-func (o *outbox) write(b []byte, shared bool, now int64) verdict {
+func (o *sequencer) write(b []byte, shared bool, now int64) verdict {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.last || o.broken {
@@ -62,7 +62,7 @@ func (o *outbox) write(b []byte, shared bool, now int64) verdict {
 	return o.put(b, shared, now)
 }
 
-func (o *outbox) put(b []byte, shared bool, now int64) verdict {
+func (o *sequencer) put(b []byte, shared bool, now int64) verdict {
 	if !o.hold && !o.writing && len(o.queue) == 0 {
 		n := 0
 		if o.raw != nil {
@@ -95,12 +95,12 @@ func (o *outbox) put(b []byte, shared bool, now int64) verdict {
 }
 
 // overfull reports whether the queue holds more than 1/part of its bound.
-func (o *outbox) overfull(part int) bool {
+func (o *sequencer) overfull(part int) bool {
 	return len(o.queue) >= maxQueuedFrames/part || o.bytes >= maxQueuedBytes/part
 }
 
 // busy reports whether at least half of the queue's bound is taken: then what may be lost is.
-func (o *outbox) busy() bool {
+func (o *sequencer) busy() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.overfull(2)
@@ -108,7 +108,7 @@ func (o *outbox) busy() bool {
 
 // ready reports whether all that was written has been taken by the kernel. If not, the
 // hub with the given bit is told when it has.
-func (o *outbox) ready(hub uint64) bool {
+func (o *sequencer) ready(hub uint64) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if !o.hold && !o.writing && len(o.queue) == 0 {
@@ -119,7 +119,7 @@ func (o *outbox) ready(hub uint64) bool {
 }
 
 // pause holds all frames back that come before release.
-func (o *outbox) pause() {
+func (o *sequencer) pause() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if !o.hold && !o.last {
@@ -128,7 +128,7 @@ func (o *outbox) pause() {
 }
 
 // release writes frames, then what was held back. The hubs in wants may go on.
-func (o *outbox) release(now int64, frames ...[]byte) (wants uint64) {
+func (o *sequencer) release(now int64, frames ...[]byte) (wants uint64) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if !o.hold || o.last || o.broken {
@@ -155,7 +155,7 @@ func (o *outbox) release(now int64, frames ...[]byte) (wants uint64) {
 
 // finish writes the last frames; a queue that does not move is dropped before them, but
 // for the frame that the kernel has in part.
-func (o *outbox) finish(now int64, frames ...[]byte) {
+func (o *sequencer) finish(now int64, frames ...[]byte) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.last || o.broken {
@@ -177,35 +177,35 @@ func (o *outbox) finish(now int64, frames ...[]byte) {
 }
 
 // fullSince is when the queue reached its bound, 0 if it is below.
-func (o *outbox) fullSince() int64 {
+func (o *sequencer) fullSince() int64 {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.full
 }
 
 // over reports whether the queue is so far over its bound that waiting makes no sense.
-func (o *outbox) over() bool {
+func (o *sequencer) over() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.bytes > hardQueuedBytes || len(o.queue) > 2*maxQueuedFrames
 }
 
 // idle reports whether nothing is left to be written.
-func (o *outbox) idle() bool {
+func (o *sequencer) idle() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.broken || !o.writing && len(o.queue) == 0
 }
 
 // abandon drops the queue; the conn is being closed.
-func (o *outbox) abandon() {
+func (o *sequencer) abandon() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.broken, o.queue, o.bytes, o.wants = true, nil, 0, 0
 }
 
 // start starts the writing goroutine if there is work for it.
-func (o *outbox) start() {
+func (o *sequencer) start() {
 	if o.hold || o.writing || len(o.queue) == 0 || o.broken {
 		return
 	}
@@ -214,7 +214,7 @@ func (o *outbox) start() {
 }
 
 // drain writes until the queue is empty.
-func (o *outbox) drain() {
+func (o *sequencer) drain() {
 	for {
 		o.mu.Lock()
 		n := min(len(o.queue), writeBatch)
@@ -288,7 +288,7 @@ func (b *burst) roll(now int64) {
 }
 
 // rate is the frames in the present or the last second, whichever had more.
-func (o *outbox) rate(now int64) int {
+func (o *sequencer) rate(now int64) int {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.sent.roll(now)
