@@ -55,7 +55,7 @@ func BenchmarkPublish(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				i++
-				out := g.Step(noon, Stepped{k, 1, &Publish{View: views[i%2], Live: 1}})
+				out := g.Step(noon, Stepped{k, 1, &Shown{View: views[i%2], Live: 1}})
 				if len(out.Edges) != n.edges {
 					b.Fatal(len(out.Edges))
 				}

@@ -48,7 +48,7 @@ func (g *Gateway) stepped(now int64, in Stepped, out *Effects) {
 }
 
 // presume takes over the guess of a presumed session, unless more is known from before.
-func (g *Gateway) presume(now int64, e *entry, p *Publish, out *Effects) {
+func (g *Gateway) presume(now int64, e *entry, p *Shown, out *Effects) {
 	e.audience = p.Audience
 	if e.guess || e.state() == Offline {
 		g.show(e, p.View)
@@ -59,7 +59,7 @@ func (g *Gateway) presume(now int64, e *entry, p *Publish, out *Effects) {
 }
 
 // tally keeps the counts and the index of who is held where.
-func (g *Gateway) tally(now int64, e *entry, p *Publish, seen uint32) {
+func (g *Gateway) tally(now int64, e *entry, p *Shown, seen uint32) {
 	g.live += p.Live - int(e.live)
 	g.detached += p.Detached - int(e.detached)
 	e.live, e.detached = uint16(p.Live), uint16(p.Detached)

@@ -27,7 +27,7 @@ func (w *world) checkUser(a *actor, in Input, out *Output) {
 	if _, presumed := a.m.sessions[""]; lives > 0 && !presumed {
 		w.met[name] = true
 	}
-	var p Publish
+	var p Shown
 	a.u.count(&p)
 	if p.Live != lives || p.Detached != graces {
 		w.fail("%s: %T: %d live, %d in grace, the model says %d and %d", name, in, p.Live, p.Detached, lives, graces)

@@ -30,6 +30,9 @@ type Config struct {
 	Listed      int           // users in one rule's list; 1000
 	Relations   int           // contacts, and blocks; 5000 each
 
+	OutboxTTL time.Duration // of entries that name none; 7 d [10 s–30 d]
+	Events    bool          // make Event records
+
 	Audience   *Audience // of users without rules of their own; nil: DefaultAudience
 	Reciprocal Mask      // who hides one of these from everyone cannot see it; last seen
 	Buckets    bool      // strangers see a coarse last seen
@@ -64,6 +67,7 @@ func DefaultConfig() Config {
 		MaxGrantTTL:      24 * time.Hour,
 		Listed:           1000,
 		Relations:        5000,
+		OutboxTTL:        7 * 24 * time.Hour,
 		Audience:         DefaultAudience(),
 		Reciprocal:       FieldLastSeen,
 		Unreachable:      120 * time.Second,

@@ -50,6 +50,7 @@ type entry struct {
 	live     uint16
 	detached uint16
 	active   bool // an activation exists
+	known    bool // one existed, or the stored state was loaded
 	presumed bool // it has nothing but a presumed session
 	guess    bool // view is made up from a presumed session
 	owed     bool // watchers were answered pending, or an offline was held back
@@ -203,6 +204,13 @@ func (g *Gateway) deliver(in Deliver, out *Effects) {
 		g.hold(e, slot)
 	}
 	g.send(e, in.In, out)
+}
+
+// Known reports that the Gateway can answer for a user: it has an activation or has been
+// loaded. Else the caller first gives Loaded, and the answer's input next.
+func (g *Gateway) Known(k Key) bool {
+	e := g.entries[k]
+	return e != nil && (e.active || e.known)
 }
 
 func (g *Gateway) passivate(in Passivate, out *Effects) {

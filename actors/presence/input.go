@@ -3,8 +3,9 @@ package presence
 import "time"
 
 // Input is one message to a User: Attach, Detach, Active, SetClaim, EndClaim,
-// SetInvisible, SetAudience, SetRelations, Kick, Revoke, EdgeLost, ExtendGrace, Presume,
-// Announced or Tick.
+// SetInvisible, SetAudience, SetRelations, Contact, Import, SetGraph, Publish, AckOutbox,
+// SetDevice, NotifyWhen, Received, Purge, Erase, Kick, Revoke, EdgeLost, ExtendGrace,
+// Presume, Announced, Wake or Tick.
 type Input interface{ userInput() }
 
 // Attach binds a conn to the session of a device: a connect, a resume or a takeover.
@@ -24,6 +25,7 @@ type Attach struct {
 	JTI      string        // of the token
 	Client   string        // free text for Explain
 	Claims   []Claim       // the session's own, when announced
+	Outbox   *Position     // the device reads the outbox from after this; nil: it does not
 }
 
 // Detach ends a conn. It is ignored (NotAttached) unless it names the session's current

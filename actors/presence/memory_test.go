@@ -46,7 +46,7 @@ func TestMemory(t *testing.T) {
 	for i := range actives {
 		k := Key{testApp, ids[i]}
 		gate(i).Step(noon, Deliver{k, benchEdge, attaches[i]})
-		gate(i).Step(noon, Stepped{k, 1, &Publish{View: views[i], Edges: []Edge{benchEdge}, Live: 1}})
+		gate(i).Step(noon, Stepped{k, 1, &Shown{View: views[i], Edges: []Edge{benchEdge}, Live: 1}})
 	}
 	perEntry := float64(int64(heap())-int64(mid)) / users
 	mid = heap()

@@ -3,7 +3,7 @@ package presence
 import "time"
 
 // GatewayInput is one message to a Gateway: Deliver, Stepped, Dropped, Passivate,
-// Interest, Query, Typing, Announce, EdgeUp, EdgeDown, EdgeDead, EdgeDraining, Cluster or
+// Loaded, Interest, Query, Typing, Announce, EdgeUp, EdgeDown, EdgeDead, EdgeDraining, Cluster or
 // Tick.
 type GatewayInput interface{ gatewayInput() }
 
@@ -21,12 +21,19 @@ type Deliver struct {
 type Stepped struct {
 	Key     Key
 	Seen    uint32
-	Publish *Publish // nil: nothing changed
+	Publish *Shown // nil: nothing changed
 }
 
 // Dropped reports that an activation is gone without having been asked: a panic. The
 // edges are asked to announce the user again; until then it is presumed online if it was.
 type Dropped struct{ Key Key }
+
+// Loaded is what the stored state of a user without activation shows, for an answer that
+// is to follow: what NewUser, Restore and a first Tick publish. See Gateway.Known.
+type Loaded struct {
+	Key     Key
+	Publish *Shown // nil: nothing is stored
+}
 
 // Passivate asks whether an activation that is Idle and has seen so many inputs may
 // stop. The answer is in Output.Stop, or nothing if more inputs are on their way.
@@ -115,6 +122,7 @@ func (Deliver) gatewayInput()      {}
 func (Stepped) gatewayInput()      {}
 func (Dropped) gatewayInput()      {}
 func (Passivate) gatewayInput()    {}
+func (Loaded) gatewayInput()       {}
 func (Interest) gatewayInput()     {}
 func (Query) gatewayInput()        {}
 func (Typing) gatewayInput()       {}

@@ -5,14 +5,16 @@ import "time"
 // Output is what the caller of User.Step must do, in this order: make Records durable,
 // deliver Sends, answer with Reply; Publish goes to the Gateway (Stepped).
 type Output struct {
-	Records []Record
-	Publish *Publish // nil if nothing changed
-	Sends   []CloseConn
-	Reply   Reply
+	Records  []Record
+	Publish  *Shown // nil if nothing changed
+	Sends    []CloseConn
+	Deliver  []Delivery    // after Reply
+	Contacts []RelationRow // changed, sorted; to the edges with conns of the user (Publish.Edges, never nil then)
+	Reply    Reply
 }
 
-// Reply answers the input. Code OK or why not; Message is for humans. The rest is set
-// for an accepted Attach.
+// Reply answers the input. Code OK or why not; Message is for humans. Session to Outbox are set
+// for an accepted Attach, Published for Publish, Relation for Contact.
 type Reply struct {
 	Code    Code
 	Message string
@@ -20,6 +22,10 @@ type Reply struct {
 	Resumed bool // the session continued
 	Hidden  Mask // reciprocity: fields that the user hides from everyone
 	Self    *Self
+	Outbox  *Delivery // if Attach named a position; more may follow in Output.Deliver
+
+	Published *Published
+	Relation  *RelationRow
 }
 
 // CloseConn orders an edge to close a conn. The edge must answer with Detach (Kicked), as
@@ -30,8 +36,8 @@ type CloseConn struct {
 	Reason string
 }
 
-// Publish is what a user shows now, complete, for its Gateway. Immutable.
-type Publish struct {
+// Shown is what a user shows now, complete, for its Gateway. Immutable.
+type Shown struct {
 	View     *View
 	Audience *Audience // nil: the application's
 	Presumed bool      // nothing but a presumed session: View is a guess
@@ -53,68 +59,3 @@ type Self struct {
 	Everyone  Mask        // what a stranger may see
 	Hidden    Mask        // fields whose rule is Nobody
 }
-
-// Record is a durable change of one user. Nothing stores it yet; the shell's order
-// "persist, send, reply" already goes through it.
-type Record interface{ record() }
-
-// HeldClaim is a claim that belongs to the user, with its end (zero: none) and order.
-type HeldClaim struct {
-	Claim Claim
-	Until time.Time
-	At    time.Time
-}
-
-// Records. Each replaces the record of the same kind (and id): Restore folds them.
-type (
-	// ClaimSet is a durable claim; ClaimEnded removes it.
-	ClaimSet   struct{ HeldClaim }
-	ClaimEnded struct{ ID string }
-	// InvisibleSet is the invisible flag with what the user shows meanwhile.
-	InvisibleSet struct {
-		On       bool
-		LastSeen time.Time
-		Claims   []HeldClaim // durable ones as others may still see them
-	}
-	// RulesSet holds the user's rules and grants.
-	RulesSet struct {
-		Rules  []FieldRule
-		Grants []HeldGrant
-	}
-	// RelationsSet holds contacts and blocks, sorted.
-	RelationsSet struct{ Contacts, Blocked, BlockedBy []string }
-	// Revocations holds the cut and the revoked tokens.
-	Revocations struct {
-		Before int64
-		Tokens []RevokedJTI
-	}
-	// Marker is lazy: it is written with the next group commit and opens no gate.
-	Marker struct {
-		Online        bool
-		LastSeen      time.Time // last active, as others may know it
-		LastConnected time.Time
-		Since         time.Time // of the state with which the transition began
-		Reason        Reason
-	}
-)
-
-// HeldGrant is a grant with its end.
-type HeldGrant struct {
-	To     string
-	Fields Mask
-	Until  time.Time
-}
-
-// RevokedJTI is a revoked token, forgotten at Until (Unix seconds).
-type RevokedJTI struct {
-	JTI   string
-	Until int64
-}
-
-func (ClaimSet) record()     {}
-func (ClaimEnded) record()   {}
-func (InvisibleSet) record() {}
-func (RulesSet) record()     {}
-func (RelationsSet) record() {}
-func (Revocations) record()  {}
-func (Marker) record()       {}

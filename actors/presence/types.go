@@ -166,6 +166,10 @@ const (
 	NotFound     Code = 5
 	StaleAttempt Code = 9  // a newer socket of the session is attached
 	NotAttached  Code = 10 // the conn is not the session's current one
+	OutboxFull   Code = 12
+	IDExpired    Code = 13 // the client id is older than the dedupe window, or too far ahead
+	IDReused     Code = 14 // the client id came with another body
+	Blocked      Code = 15 // by the one who is refused
 )
 
 // Close codes of the conns that a user's activation orders closed.

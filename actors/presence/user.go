@@ -122,7 +122,7 @@ func (u *User) publish(now int64, out *Output) {
 	if !changed && u.news == noNews {
 		return
 	}
-	p := &Publish{View: u.view, Lost: int(u.lost)}
+	p := &Shown{View: u.view, Lost: int(u.lost)}
 	if u.more != nil {
 		p.Audience = u.more.audience
 	}
@@ -148,7 +148,7 @@ func (u *User) publish(now int64, out *Output) {
 var needSelf = &Self{}
 
 // count fills in what the sessions add up to.
-func (u *User) count(p *Publish) {
+func (u *User) count(p *Shown) {
 	presumed := false
 	for i := range u.sessions {
 		s := &u.sessions[i]

@@ -27,7 +27,7 @@ type world struct {
 	checked bool // hold the model against the users, and the checkers
 	opened  time.Time
 	silent  map[string]time.Time // user → last activation dropped
-	told    map[string]*Publish  // what the gateway has heard from an activation
+	told    map[string]*Shown    // what the gateway has heard from an activation
 	met     map[string]bool      // the activation has met a session without presuming one
 	floods  int
 }
@@ -106,7 +106,7 @@ func (w *world) open() {
 		w.gw.Close()
 	}
 	w.actors = map[string]*actor{}
-	w.opened, w.met, w.told = w.now, map[string]bool{}, map[string]*Publish{}
+	w.opened, w.met, w.told = w.now, map[string]bool{}, map[string]*Shown{}
 	w.gw = NewGateway(w.cfg, w.names, o)
 	for _, e := range w.edgeList() {
 		e.newTerm(w)
