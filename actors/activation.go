@@ -56,7 +56,7 @@ type (
 // stepped is an activation's note to its gateway after a step.
 type stepped struct {
 	of      *activation
-	publish *presence.Publish
+	publish *presence.Shown
 	tick    bool   // the step was a Tick that published nothing
 	idle    bool   // asks to passivate
 	seen    uint32 // inputs handled
