@@ -2351,6 +2351,7 @@ type NotifyWhen struct {
 	User          string                 `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"` // whom to wait for; Act.user is who asks
 	TtlMs         int64                  `protobuf:"varint,2,opt,name=ttl_ms,json=ttlMs,proto3" json:"ttl_ms,omitempty"`
 	End           bool                   `protobuf:"varint,3,opt,name=end,proto3" json:"end,omitempty"`
+	Hidden        uint32                 `protobuf:"varint,4,opt,name=hidden,proto3" json:"hidden,omitempty"` // in a transfer: fields that the asker hides from everyone
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2404,6 +2405,13 @@ func (x *NotifyWhen) GetEnd() bool {
 		return x.End
 	}
 	return false
+}
+
+func (x *NotifyWhen) GetHidden() uint32 {
+	if x != nil {
+		return x.Hidden
+	}
+	return 0
 }
 
 type DeviceSet struct {
@@ -2846,6 +2854,7 @@ type Transfer struct {
 	//	*Transfer_Publish
 	//	*Transfer_Erased
 	What          isTransfer_What `protobuf_oneof:"what"`
+	Serial        uint64          `protobuf:"varint,15,opt,name=serial,proto3" json:"serial,omitempty"` // of the contact request that the stanza is about
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2979,6 +2988,13 @@ func (x *Transfer) GetErased() bool {
 		}
 	}
 	return false
+}
+
+func (x *Transfer) GetSerial() uint64 {
+	if x != nil {
+		return x.Serial
+	}
+	return 0
 }
 
 type isTransfer_What interface {
@@ -6219,12 +6235,13 @@ const file_actors_link_link_proto_rawDesc = "" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x16\n" +
 	"\x06offset\x18\x02 \x01(\x04R\x06offset\x12\x0e\n" +
 	"\x02at\x18\x03 \x01(\x03R\x02at\x12\x1c\n" +
-	"\tduplicate\x18\x04 \x01(\bR\tduplicate\"I\n" +
+	"\tduplicate\x18\x04 \x01(\bR\tduplicate\"a\n" +
 	"\n" +
 	"NotifyWhen\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12\x15\n" +
 	"\x06ttl_ms\x18\x02 \x01(\x03R\x05ttlMs\x12\x10\n" +
-	"\x03end\x18\x03 \x01(\bR\x03end\"m\n" +
+	"\x03end\x18\x03 \x01(\bR\x03end\x12\x16\n" +
+	"\x06hidden\x18\x04 \x01(\rR\x06hidden\"m\n" +
 	"\tDeviceSet\x12\x16\n" +
 	"\x06device\x18\x01 \x01(\tR\x06device\x12\x1a\n" +
 	"\bprovider\x18\x02 \x01(\tR\bprovider\x12\x14\n" +
@@ -6259,7 +6276,7 @@ const file_actors_link_link_proto_rawDesc = "" +
 	"\x02at\x18\x06 \x01(\x03R\x02at\x12\x14\n" +
 	"\x05until\x18\a \x01(\x03R\x05until\x12\x1a\n" +
 	"\bcollapse\x18\b \x01(\tR\bcollapse\x12\x12\n" +
-	"\x04body\x18\t \x01(\tR\x04body\"\xeb\x02\n" +
+	"\x04body\x18\t \x01(\tR\x04body\"\x83\x03\n" +
 	"\bTransfer\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\rR\x06source\x12\x1e\n" +
 	"\n" +
@@ -6277,7 +6294,8 @@ const file_actors_link_link_proto_rawDesc = "" +
 	"\vnotify_when\x18\f \x01(\v2\x17.muster.link.NotifyWhenH\x00R\n" +
 	"notifyWhen\x120\n" +
 	"\apublish\x18\r \x01(\v2\x14.muster.link.PublishH\x00R\apublish\x12\x18\n" +
-	"\x06erased\x18\x0e \x01(\bH\x00R\x06erasedB\x06\n" +
+	"\x06erased\x18\x0e \x01(\bH\x00R\x06erased\x12\x16\n" +
+	"\x06serial\x18\x0f \x01(\x04R\x06serialB\x06\n" +
 	"\x04what\"\x7f\n" +
 	"\fTransferDone\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\rR\x06source\x12\x1e\n" +
