@@ -26,7 +26,7 @@ race:
 
 ## sim: the seeded simulators, many seeds; SEEDS=n
 sim:
-	MUSTER_SEEDS=$(SEEDS) $(GO) test -timeout 4h -run 'Sim' ./actors/...
+	MUSTER_SEEDS=$(SEEDS) $(GO) test -timeout 4h -run 'Sim' ./actors/... ./cluster/...
 
 ## fuzz: every fuzz target for FUZZ each
 fuzz:
@@ -57,6 +57,7 @@ lint:
 proto:
 	sh clients/wire/generate.sh
 	sh actors/link/generate.sh
+	sh actors/row/generate.sh
 
 ## docs: renders docs/errors.md and docs/configuration.md from the code
 docs:
