@@ -1,0 +1,244 @@
+package persistence
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/cockroachdb/pebble/v2"
+	"go.etcd.io/raft/v3/raftpb"
+)
+
+// Write applies the updates as one Pebble batch: after a crash all of it is there or
+// none, and nothing of a later Write without the earlier ones. With sync it and every
+// earlier Write are on the disk when it returns; without, a kill -9 may lose it.
+//
+// ErrInvalid and ErrRetired say that the updates break a rule and nothing was written.
+// After any other error the store has failed and the process must end.
+func (s *Store) Write(us []Update, sync bool) error {
+	if s.readOnly {
+		return fail(ErrReadOnly, nil, "%s was opened to read only", s.dir)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.Err(); err != nil {
+		return err
+	}
+	b := s.db.NewBatch()
+	defer b.Close()
+	after := make(map[uint32]*replica, len(us))
+	for i := range us {
+		if err := s.add(b, &us[i], after); err != nil {
+			return err
+		}
+	}
+	if err := s.commit(b, sync); err != nil {
+		return err
+	}
+	for i := range us {
+		if u := &us[i]; u.Destroy != 0 {
+			s.retire[u.Group] = max(s.retire[u.Group], u.Destroy)
+		}
+	}
+	for g, r := range after {
+		if r == nil {
+			delete(s.groups, g)
+		} else {
+			s.groups[g] = r
+		}
+	}
+	return nil
+}
+
+// commit applies b and, when synced, moves the mark. Pebble panics or logs a fatal line
+// when its log cannot be written; both become the store's failure.
+func (s *Store) commit(b *pebble.Batch, sync bool) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = s.broken(asError(p), "writing")
+		}
+	}()
+	o := pebble.NoSync
+	if sync {
+		o = pebble.Sync
+	}
+	if b.Empty() {
+		if !sync {
+			return nil
+		}
+		if err := b.LogData(nil, nil); err != nil {
+			return s.broken(err, "writing")
+		}
+	}
+	if err := s.db.Apply(b, o); err != nil {
+		return s.broken(err, "writing")
+	}
+	if err := s.Err(); err != nil {
+		return err
+	}
+	if sync {
+		if err := s.mark.set(uint64(b.SeqNum()) + uint64(b.Count())); err != nil {
+			return s.broken(err, "writing")
+		}
+	}
+	return nil
+}
+
+func asError(p any) error {
+	if err, ok := p.(error); ok {
+		return err
+	}
+	return fmt.Errorf("%v", p)
+}
+
+// add puts one update into the batch and notes the log's new bounds in after.
+func (s *Store) add(b *pebble.Batch, u *Update, after map[uint32]*replica) error {
+	r, known := after[u.Group]
+	if !known {
+		if old := s.groups[u.Group]; old != nil {
+			c := *old
+			r = &c
+		}
+	}
+	if u.Destroy != 0 {
+		if u.State != nil || u.Hard != nil || len(u.Entries) > 0 || len(u.Ops) > 0 {
+			return fail(ErrInvalid, nil, "group %d: an update that destroys has other changes", u.Group)
+		}
+		after[u.Group] = nil
+		return s.destroy(b, u)
+	}
+	if r == nil {
+		if u.State == nil {
+			return fail(ErrInvalid, nil, "group %d: the first update of a replica has no state", u.Group)
+		}
+		r = &replica{first: u.State.Truncated + 1, last: u.State.Truncated}
+	}
+	after[u.Group] = r
+	if err := s.addLog(b, u, r); err != nil {
+		return err
+	}
+	if err := addOps(b, u.Group, u.Ops); err != nil {
+		return err
+	}
+	if u.State != nil {
+		if err := s.addState(b, u, r); err != nil {
+			return err
+		}
+	}
+	if u.Hard != nil {
+		if c := u.Hard.GetCommit(); c > r.last {
+			return fail(ErrInvalid, nil, "group %d: commit %d is beyond the log's end %d", u.Group, c, r.last)
+		}
+		return b.Set(hardKey(u.Group), encodeHard(u.Hard), nil)
+	}
+	return nil
+}
+
+func (s *Store) addState(b *pebble.Batch, u *Update, r *replica) error {
+	st := u.State
+	switch {
+	case st.Replica == 0:
+		return fail(ErrInvalid, nil, "group %d: the state has no replica id", u.Group)
+	case st.Replica < s.retire[u.Group]:
+		return fail(ErrRetired, nil, "group %d: replica %d was destroyed here; the next may be %d", u.Group, st.Replica, s.retire[u.Group])
+	case r.id != 0 && r.id != st.Replica:
+		return fail(ErrInvalid, nil, "group %d: replica %d becomes %d without being destroyed", u.Group, r.id, st.Replica)
+	case st.Truncated != r.first-1:
+		return fail(ErrInvalid, nil, "group %d: the state says truncated at %d, the log begins at %d", u.Group, st.Truncated, r.first)
+	case st.Applied < st.Truncated || st.Applied > r.last:
+		return fail(ErrInvalid, nil, "group %d: applied %d is outside the log (%d, %d]", u.Group, st.Applied, st.Truncated, r.last)
+	}
+	r.id, r.truncatedTerm = st.Replica, st.TruncatedTerm
+	return b.Set(stateKey(u.Group), encodeState(st), nil)
+}
+
+func (s *Store) destroy(b *pebble.Batch, u *Update) error {
+	from, to := groupSpan(u.Group)
+	if err := b.DeleteRange(from, to, nil); err != nil {
+		return err
+	}
+	return b.Set(tombstoneKey(u.Group), encodeTombstone(max(u.Destroy, s.retire[u.Group])), nil)
+}
+
+func (s *Store) addLog(b *pebble.Batch, u *Update, r *replica) error {
+	if len(u.Entries) > 0 {
+		from := u.Entries[0].GetIndex()
+		if from < r.first || from > r.last+1 {
+			return fail(ErrInvalid, nil, "group %d: entries from %d do not join the log [%d, %d]", u.Group, from, r.first, r.last)
+		}
+		if from <= r.last {
+			if err := clearLog(b, u.Group, from, r.last); err != nil {
+				return err
+			}
+		}
+		if err := setEntries(b, u.Group, u.Entries); err != nil {
+			return err
+		}
+		r.last = from + uint64(len(u.Entries)) - 1
+	}
+	if t := u.Truncate; t >= r.first && t != 0 {
+		if t > r.last || u.State == nil || u.State.Truncated != t {
+			return fail(ErrInvalid, nil, "group %d: truncating at %d without a state that says so, or beyond the log's end %d", u.Group, t, r.last)
+		}
+		if err := clearLog(b, u.Group, r.first, t); err != nil {
+			return err
+		}
+		r.first = t + 1
+	}
+	return nil
+}
+
+// fewKeys is up to how many keys a deletion is written key by key: every range deletion
+// in a memtable makes all reads beside it slower until the memtable is flushed.
+const fewKeys = 64
+
+// clearLog deletes the entries [lo, hi].
+func clearLog(b *pebble.Batch, group uint32, lo, hi uint64) error {
+	if hi-lo < fewKeys {
+		for i := lo; i <= hi; i++ {
+			if err := b.Delete(logKey(group, i), nil); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	to := logKey(group, hi+1)
+	if hi == math.MaxUint64 {
+		_, to = partSpan(group, partLog)
+	}
+	return b.DeleteRange(logKey(group, lo), to, nil)
+}
+
+func setEntries(b *pebble.Batch, group uint32, es []*raftpb.Entry) error {
+	var key [groupPrefix + 1 + 8]byte
+	var value []byte
+	for i, e := range es {
+		if want := es[0].GetIndex() + uint64(i); e.GetIndex() != want {
+			return fail(ErrInvalid, nil, "group %d: entry %d stands where %d should", group, e.GetIndex(), want)
+		}
+		value = appendEntry(value[:0], e)
+		if err := b.Set(appendLogKey(key[:0], group, e.GetIndex()), value, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func addOps(b *pebble.Batch, group uint32, ops []Op) (err error) {
+	var buf []byte
+	for i := range ops {
+		op := &ops[i]
+		buf = appendRowKey(buf[:0], group, op.Key)
+		switch {
+		case op.End != nil:
+			err = b.DeleteRange(buf, rowKey(group, op.End), nil)
+		case op.Value == nil:
+			err = b.Delete(buf, nil)
+		default:
+			err = b.Set(buf, op.Value, nil)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
