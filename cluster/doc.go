@@ -1,0 +1,2 @@
+// Package cluster runs the Raft groups of a core node.
+package cluster

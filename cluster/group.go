@@ -1,0 +1,340 @@
+package cluster
+
+import (
+	"encoding/binary"
+	"fmt"
+	"slices"
+	"time"
+
+	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
+
+	"muster/persistence"
+)
+
+// group is this node's replica of one Raft group.
+type group struct {
+	host  *Host
+	id    uint32
+	raft  *raft.RawNode
+	log   *log
+	state persistence.State // as on the disk
+	hard  *raftpb.HardState // as on the disk
+	peers map[uint64]uint64 // replica → node, of senders that State.Members lacks
+	first *raftpb.ConfState // as loaded
+	dirty bool
+	gone  bool
+
+	lead       uint64        // replica, as told last
+	leading    bool          // raft is leader, in term
+	term       uint64        // raft's
+	open       uint64        // the term of Opened; 0: closed
+	campaignAt time.Duration // 0: not planned
+
+	seq      uint64   // of the last proposal of term open
+	batches  []*batch // not yet proposed; each becomes one entry
+	flight   []flight // proposed, not yet applied
+	reads    reads
+	change   uint64 // index of the configuration change in flight; 0: none
+	marks    [2]mark
+	compared uint64 // index of the mark proposed last
+}
+
+// batch is what one entry will hold.
+type batch struct {
+	seq  uint64
+	at   int64
+	ops  []persistence.Op
+	size int64
+}
+
+type flight struct {
+	seq  uint64
+	size int64
+}
+
+func newGroup(h *Host, id uint32, hard *raftpb.HardState, state persistence.State, last uint64) (*group, error) {
+	if hard == nil {
+		hard = &raftpb.HardState{}
+	}
+	hard = &raftpb.HardState{Term: new(hard.GetTerm()), Vote: new(hard.GetVote()), Commit: new(hard.GetCommit())}
+	if state.Replica < h.retired[id] && !h.cfg.bugs.reuseReplica {
+		return nil, fmt.Errorf("cluster: group %d: replica %d is behind the tombstone %d", id, state.Replica, h.retired[id]) // I5
+	}
+	g := &group{host: h, id: id, state: state, first: state.Conf, hard: hard, term: hard.GetTerm(), peers: map[uint64]uint64{}}
+	g.log = newLog(g, last)
+	var err error
+	g.raft, err = raft.NewRawNode(&raft.Config{
+		ID: state.Replica, ElectionTick: electionTicks, HeartbeatTick: heartbeatTicks,
+		Storage: g.log, Applied: state.Applied, AsyncStorageWrites: true,
+		MaxSizePerMsg: 256 << 10, MaxCommittedSizePerReady: 4 << 20, MaxInflightMsgs: 64, MaxInflightBytes: 4 << 20,
+		MaxUncommittedEntriesSize: uint64(2 * h.cfg.ShardInFlight), // Admit refuses earlier
+		CheckQuorum:               true, PreVote: true, ReadOnlyOption: raft.ReadOnlySafe,
+		DisableProposalForwarding: true, StepDownOnRemoval: true, Logger: h.cfg.Logger,
+	})
+	return g, err
+}
+
+func (g *group) shard() uint32 { return g.id - 1 }
+
+// node says where a replica is; 0: unknown.
+func (g *group) node(replica uint64) uint64 {
+	for _, m := range g.state.Members {
+		if m.Replica == replica {
+			return m.Node
+		}
+	}
+	return g.peers[replica]
+}
+
+func (g *group) replicas(node uint64) (ids []uint64) {
+	for _, m := range g.state.Members {
+		if m.Node == node && node != 0 {
+			ids = append(ids, m.Replica)
+		}
+	}
+	return ids
+}
+
+func (g *group) voter() bool {
+	return slices.Contains(g.state.Conf.GetVoters(), g.state.Replica) ||
+		slices.Contains(g.state.Conf.GetVotersOutgoing(), g.state.Replica)
+}
+
+// rank spreads the campaigns of one group over time and those of all groups over nodes.
+func (g *group) rank() time.Duration {
+	var live []uint64
+	for _, id := range g.state.Conf.GetVoters() {
+		if !g.host.suspects[g.node(id)] {
+			live = append(live, id)
+		}
+	}
+	slices.Sort(live)
+	at := slices.Index(live, g.state.Replica)
+	if at < 0 {
+		return time.Duration(len(live)) * campaignRank
+	}
+	n := len(live)
+	return time.Duration((at+int(g.id)%n)%n) * campaignRank
+}
+
+func (g *group) suspect(node uint64) {
+	status := g.raft.BasicStatus()
+	if status.RaftState == raft.StateLeader {
+		for _, id := range g.replicas(node) {
+			g.raft.ReportUnreachable(id)
+		}
+		return
+	}
+	if status.Lead == raft.None || g.node(status.Lead) == node {
+		g.forget()
+	}
+}
+
+// forget makes a follower forget its leader and plan to campaign.
+func (g *group) forget() {
+	_ = g.raft.ForgetLeader()
+	if g.voter() && g.campaignAt == 0 {
+		g.campaignAt = g.host.now + campaignFirst + g.rank()
+	}
+	g.host.touch(g)
+}
+
+// follow notes what raft says of term and leader, and closes what the node does not lead any more.
+func (g *group) follow(t *Turn, hard *raftpb.HardState, soft bool) {
+	before := g.term
+	if !raft.IsEmptyHardState(hard) {
+		if hard.GetTerm() < g.term {
+			panic(fmt.Sprintf("cluster: I3: group %d: term went from %d to %d", g.id, g.term, hard.GetTerm()))
+		}
+		g.term = hard.GetTerm()
+	}
+	if !soft && g.term == before {
+		return
+	}
+	status := g.raft.BasicStatus()
+	led := g.leading
+	g.leading = status.RaftState == raft.StateLeader
+	if led && (!g.leading || g.term != before) {
+		g.close(t)
+	}
+	if g.leading && g.host.cfg.bugs.openEarly {
+		t.Events = append(t.Events, g.opened())
+	}
+	if status.Lead != raft.None {
+		g.campaignAt = 0
+	}
+	if status.Lead != g.lead || g.term != before {
+		g.lead = status.Lead
+		t.Closed = append(t.Closed, LeaderChanged{Group: g.id, Term: g.term, Node: g.node(g.lead)})
+	}
+}
+
+func (g *group) opened() Event {
+	g.open, g.seq = g.term, 0
+	return Opened{Shard: g.shard(), Term: g.term, Generation: g.state.Generation, At: g.state.At}
+}
+
+// close ends the node's term: what is in flight has an unknown outcome.
+func (g *group) close(t *Turn) {
+	if g.open != 0 {
+		t.Closed = append(t.Closed, Closed{Shard: g.shard(), Term: g.open})
+	}
+	for _, b := range g.batches {
+		g.host.budget.give(g.shard(), b.size)
+	}
+	for _, f := range g.flight {
+		g.host.budget.give(g.shard(), f.size)
+	}
+	g.open, g.leading, g.batches, g.flight, g.change = 0, false, nil, nil, 0
+	g.reads.fail(g, &t.Events)
+}
+
+func (g *group) enqueue(seq uint64, at int64, ops []persistence.Op, size int64) {
+	if seq != g.seq+1 {
+		panic(fmt.Sprintf("cluster: shard %d: proposal %d of term %d follows %d", g.shard(), seq, g.open, g.seq))
+	}
+	g.seq = seq
+	n := len(g.batches)
+	if n == 0 || g.batches[n-1].size+size > maxGrouped {
+		g.batches = append(g.batches, &batch{})
+		n++
+	}
+	b := g.batches[n-1]
+	b.seq, b.at, b.size, b.ops = seq, max(b.at, at), b.size+size, append(b.ops, ops...)
+}
+
+// flush proposes the batches, unless leadership is being given away: raft would drop them.
+func (g *group) flush() {
+	g.reads.ask(g)
+	if len(g.batches) == 0 {
+		return
+	}
+	status := g.raft.BasicStatus()
+	if status.RaftState != raft.StateLeader || status.GetTerm() != g.open || status.LeadTransferee != raft.None {
+		return // follow closes, or the transfer's end flushes
+	}
+	for i, b := range g.batches {
+		c := command{term: g.open, at: max(b.at, g.state.At), seq: b.seq, ops: b.ops}
+		if m := g.marks[0]; m.index > g.compared {
+			c.mark, g.compared = m, m.index
+		}
+		if err := g.raft.Propose(c.encode()); err != nil {
+			g.batches = g.batches[i:] // removed from the configuration: the term ends
+			return
+		}
+		g.flight = append(g.flight, flight{b.seq, b.size})
+	}
+	g.batches = nil
+}
+
+// landed gives back the room of what is applied.
+func (g *group) landed(seq uint64) {
+	n := 0
+	for n < len(g.flight) && g.flight[n].seq <= seq {
+		g.host.budget.give(g.shard(), g.flight[n].size)
+		n++
+	}
+	g.flight = g.flight[n:]
+}
+
+// transfer gives the leadership to a node's voter, or to the live one with the longest log.
+func (g *group) transfer(node uint64) error {
+	var best, match uint64
+	g.raft.WithProgress(func(id uint64, typ raft.ProgressType, p progress) {
+		if id == g.state.Replica || typ != raft.ProgressTypePeer || !p.RecentActive || g.host.suspects[g.node(id)] {
+			return
+		}
+		if node == 0 || g.node(id) == node {
+			if best == 0 || p.Match > match {
+				best, match = id, p.Match
+			}
+		}
+	})
+	if best == 0 {
+		return ErrNoTarget
+	}
+	g.flush()
+	g.raft.TransferLeader(best)
+	g.host.touch(g)
+	return nil
+}
+
+func (g *group) giveAway() {
+	if g.leading && g.raft.BasicStatus().LeadTransferee == raft.None {
+		_ = g.transfer(0)
+	}
+}
+
+func (g *group) setState(s persistence.State) {
+	if s.Applied < g.state.Applied {
+		panic(fmt.Sprintf("cluster: I2: group %d: applied went from %d to %d", g.id, g.state.Applied, s.Applied))
+	}
+	g.state = s
+	g.log.truncated(s.Truncated)
+	for _, m := range s.Members {
+		delete(g.peers, m.Replica)
+	}
+}
+
+// reads are linearizable reads: asked, then sent to the quorum in one round, then known to be
+// at an index, then applied.
+type reads struct {
+	asked []uint64
+	round uint64
+	sent  map[uint64][]uint64
+	known []knownReads
+}
+
+type knownReads struct {
+	index uint64
+	ids   []uint64
+}
+
+func (r *reads) ask(g *group) {
+	if len(r.asked) == 0 || g.open == 0 {
+		return
+	}
+	if r.sent == nil {
+		r.sent = map[uint64][]uint64{}
+	}
+	r.round++ // a context is used once
+	r.sent[r.round] = r.asked
+	r.asked = nil
+	g.raft.ReadIndex(binary.BigEndian.AppendUint64(nil, r.round))
+}
+
+func (r *reads) confirmed(s raft.ReadState) {
+	round := binary.BigEndian.Uint64(s.RequestCtx)
+	if ids, ok := r.sent[round]; ok {
+		delete(r.sent, round)
+		r.known = append(r.known, knownReads{s.Index, ids})
+	}
+}
+
+func (r *reads) ready(g *group, to *[]Event) {
+	n := 0
+	for ; n < len(r.known) && r.known[n].index <= g.state.Applied; n++ {
+		for _, id := range r.known[n].ids {
+			*to = append(*to, ReadReady{Shard: g.shard(), ID: id})
+		}
+	}
+	r.known = r.known[n:]
+}
+
+// fail answers all reads of an ended term, in order of asking.
+func (r *reads) fail(g *group, to *[]Event) {
+	var ids []uint64
+	for _, k := range r.known {
+		ids = append(ids, k.ids...)
+	}
+	for _, s := range r.sent {
+		ids = append(ids, s...)
+	}
+	ids = append(ids, r.asked...)
+	slices.Sort(ids)
+	for _, id := range ids {
+		*to = append(*to, ReadReady{Shard: g.shard(), ID: id, Err: ErrNotLeader})
+	}
+	r.asked, r.sent, r.known = nil, nil, nil
+}

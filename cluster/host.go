@@ -1,0 +1,443 @@
+package cluster
+
+import (
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
+
+	"muster/persistence"
+)
+
+// MetaShard is the shard number under which Propose, Read and Transfer mean group 0.
+const MetaShard = persistence.MetaShard
+
+// Why an input was refused. The caller may try again after all but ErrTooLarge,
+// ErrRetired and ErrBadPlan.
+var (
+	ErrNotLeader = errors.New("cluster: not the open leader of the shard in this term")
+	ErrBusy      = errors.New("cluster: too much in flight")
+	ErrNoRoom    = errors.New("cluster: the disk is too full")
+	ErrTooLarge  = errors.New("cluster: a command holds at most 1 MiB")
+	ErrNoGroup   = errors.New("cluster: no replica of the group here")
+	ErrRetired   = errors.New("cluster: the replica id was used before")
+	ErrStalePlan = errors.New("cluster: the plan starts from another configuration")
+	ErrBadPlan   = errors.New("cluster: the plan is not a valid change")
+	ErrPending   = errors.New("cluster: a configuration change is in flight")
+	ErrNotCaught = errors.New("cluster: a learner has not caught up")
+	ErrNoQuorum  = errors.New("cluster: no live majority in the new configuration")
+	ErrNoTarget  = errors.New("cluster: no live voter to give the leadership to")
+)
+
+const (
+	electionTicks  = 10
+	heartbeatTicks = 1
+	campaignFirst  = 20 * time.Millisecond
+	campaignRank   = 100 * time.Millisecond
+	campaignAgain  = 100 * time.Millisecond
+	campaignSpread = 50 * time.Millisecond
+	campaignStart  = 200 * time.Millisecond // a restarted voter listens first
+)
+
+// Disk is what a Host reads. Get and Scan of rows are not among it: the Host never looks at them.
+type Disk interface {
+	Groups() ([]uint32, error)
+	Tombstones() (map[uint32]uint64, error)
+	Load(group uint32) (hard *raftpb.HardState, state persistence.State, first, last uint64, err error)
+	Entries(group uint32, lo, hi, maxBytes uint64) ([]*raftpb.Entry, error)
+	Term(group uint32, index uint64) (uint64, error)
+}
+
+// HostConfig is what a Host needs to know. Zero limits mean the defaults.
+type HostConfig struct {
+	Node   uint64      // own node id
+	Rand   *rand.Rand  // spreads repeated campaigns
+	Logger raft.Logger // nil: silent
+
+	ShardInFlight int64 // bytes of a shard proposed and not yet applied; 4 MiB
+	TotalInFlight int64 // of all shards; 64 MiB
+	LogEntries    uint64 // most entries kept of a log; 4096
+	LogBytes      uint64 // most bytes kept of a log; 8 MiB
+
+	bugs bugs
+}
+
+// Message is one Raft message between two nodes.
+type Message struct {
+	Group    uint32
+	From, To uint64 // nodes
+	Raft     *raftpb.Message
+}
+
+// Event is what a Host tells its shell.
+type Event interface{ event() }
+
+type (
+	// Opened says that this node leads the shard in Term and has applied all that was
+	// committed before.
+	Opened struct {
+		Shard            uint32
+		Term, Generation uint64
+		At               int64 // shard time, Unix ms
+	}
+	// Closed ends what Opened began: nothing of the term may leave after it.
+	Closed struct {
+		Shard uint32
+		Term  uint64
+	}
+	// Committed says that all proposals of the term up to Seq are committed and applied.
+	Committed struct {
+		Shard            uint32
+		Term, Seq, Index uint64
+	}
+	// ReadReady answers Read: a read of the shard's rows now is linearizable, or Err.
+	ReadReady struct {
+		Shard uint32
+		ID    uint64
+		Err   error
+	}
+	// LeaderChanged says what the node believes; Node 0 is nobody.
+	LeaderChanged struct {
+		Group      uint32
+		Term, Node uint64
+	}
+	// Removed says that the replica is gone from here, for good.
+	Removed struct {
+		Group   uint32
+		Replica uint64
+	}
+)
+
+func (Opened) event()        {}
+func (Closed) event()        {}
+func (Committed) event()     {}
+func (ReadReady) event()     {}
+func (LeaderChanged) event() {}
+func (Removed) event()       {}
+
+// Host runs this node's replicas. It has no goroutine, no clock and does no I/O but reads
+// of its Disk: inputs go in, Turn says what to do, Wrote says that it was done. No input
+// may come between a Turn and its Wrote.
+//
+// Equal inputs give equal turns, but for raft's own election time-outs: raft draws them
+// from crypto/rand.Reader, which a simulator replaces.
+type Host struct {
+	cfg      HostConfig
+	disk     Disk
+	now      time.Duration
+	groups   map[uint32]*group
+	order    []*group // by number
+	dirty    []*group
+	retired  map[uint32]uint64 // smallest replica id a group may have here
+	suspects map[uint64]bool
+	refusing string
+	ticks    uint64
+	budget   *budget
+	extra    []persistence.Update // for the next append turn
+	next     *Turn                // its applies were a turn of their own
+	writing  *Turn                // between Turn and Wrote
+
+	collecting bool
+}
+
+// NewHost loads all replicas. Sole voters have campaigned when it returns.
+func NewHost(cfg HostConfig, disk Disk) (*Host, error) {
+	cfg.setDefaults()
+	retired, err := disk.Tombstones()
+	if err != nil {
+		return nil, err
+	}
+	if retired == nil {
+		retired = map[uint32]uint64{}
+	}
+	h := &Host{
+		cfg: cfg, disk: disk, groups: map[uint32]*group{}, retired: retired, suspects: map[uint64]bool{},
+		budget: newBudget(cfg.ShardInFlight, cfg.TotalInFlight),
+	}
+	ids, err := disk.Groups()
+	if err != nil {
+		return nil, err
+	}
+	slices.Sort(ids)
+	for _, id := range ids {
+		hard, state, _, last, err := disk.Load(id)
+		if err != nil {
+			return nil, err
+		}
+		if _, err := h.add(id, hard, state, last); err != nil {
+			return nil, err
+		}
+	}
+	return h, nil
+}
+
+func (cfg *HostConfig) setDefaults() {
+	if cfg.Logger == nil {
+		cfg.Logger = silent{}
+	}
+	if cfg.Rand == nil {
+		cfg.Rand = rand.New(rand.NewPCG(cfg.Node, 0))
+	}
+	cfg.ShardInFlight = or(cfg.ShardInFlight, 4<<20)
+	cfg.TotalInFlight = or(cfg.TotalInFlight, 64<<20)
+	cfg.LogEntries = or(cfg.LogEntries, 4096)
+	cfg.LogBytes = or(cfg.LogBytes, 8<<20)
+}
+
+func or[T comparable](v, otherwise T) T {
+	var zero T
+	if v == zero {
+		return otherwise
+	}
+	return v
+}
+
+func (h *Host) add(id uint32, hard *raftpb.HardState, state persistence.State, last uint64) (*group, error) {
+	g, err := newGroup(h, id, hard, state, last)
+	if err != nil {
+		return nil, err
+	}
+	h.groups[id] = g
+	at, _ := slices.BinarySearchFunc(h.order, id, func(g *group, id uint32) int { return int(int64(g.id) - int64(id)) })
+	h.order = slices.Insert(h.order, at, g)
+	switch voters := state.Conf.GetVoters(); {
+	case len(voters) == 1 && voters[0] == state.Replica && len(state.Conf.GetVotersOutgoing()) == 0:
+		_ = g.raft.Campaign()
+	case g.voter():
+		g.campaignAt = h.now + campaignStart + g.rank()
+	}
+	h.touch(g)
+	return g, nil
+}
+
+// touch puts a group into the next turn.
+func (h *Host) touch(g *group) {
+	if !g.dirty {
+		g.dirty = true
+		h.dirty = append(h.dirty, g)
+	}
+}
+
+func (h *Host) idle() {
+	if h.writing != nil {
+		panic("cluster: an input between Turn and Wrote")
+	}
+}
+
+// Tick is 100 ms gone by.
+func (h *Host) Tick() {
+	h.idle()
+	h.ticks++
+	for _, g := range h.order {
+		g.raft.Tick()
+		if len(h.suspects) > 0 && h.suspects[g.node(g.raft.BasicStatus().Lead)] {
+			g.forget()
+		}
+		if len(g.batches) > 0 || g.raft.HasReady() {
+			h.touch(g)
+		}
+		if h.refusing != "" && h.ticks%electionTicks == 0 {
+			g.giveAway()
+		}
+	}
+}
+
+// Wake says what time it is, since any fixed moment; it never goes back. Other inputs count from the last
+// Wake. Campaigns whose time has come begin.
+func (h *Host) Wake(now time.Duration) {
+	h.idle()
+	h.now = max(h.now, now)
+	for _, g := range h.order {
+		if g.campaignAt == 0 || g.campaignAt > h.now {
+			continue
+		}
+		g.campaignAt = 0
+		if g.raft.BasicStatus().Lead != raft.None || !g.voter() {
+			continue
+		}
+		_ = g.raft.Campaign()
+		g.campaignAt = h.now + campaignAgain + time.Duration(h.cfg.Rand.Int64N(int64(campaignSpread)))
+		h.touch(g)
+	}
+}
+
+// Deadline is when Wake must be called at the latest; false when nothing is due.
+func (h *Host) Deadline() (at time.Duration, ok bool) {
+	for _, g := range h.order {
+		if g.campaignAt != 0 && (!ok || g.campaignAt < at) {
+			at, ok = g.campaignAt, true
+		}
+	}
+	return at, ok
+}
+
+// Receive takes a message from another node. Those of a suspect and those for another
+// replica than the one here are dropped.
+func (h *Host) Receive(from uint64, group uint32, m *raftpb.Message) {
+	h.idle()
+	g := h.groups[group]
+	if g == nil || h.suspects[from] || m.GetTo() != g.state.Replica || !between(m.GetType()) {
+		return
+	}
+	if known := g.node(m.GetFrom()); known == 0 {
+		g.peers[m.GetFrom()] = from
+	} else if known != from {
+		return
+	}
+	if m.GetType() == raftpb.MsgSnap && (h.refusing != "" || m.GetSnapshot() == nil) {
+		return
+	}
+	_ = g.raft.Step(m)
+	h.touch(g)
+}
+
+// between lists what nodes say to each other; proposals and reads are never forwarded.
+func between(t raftpb.MessageType) bool {
+	switch t {
+	case raftpb.MsgApp, raftpb.MsgAppResp, raftpb.MsgVote, raftpb.MsgVoteResp, raftpb.MsgPreVote, raftpb.MsgPreVoteResp,
+		raftpb.MsgSnap, raftpb.MsgHeartbeat, raftpb.MsgHeartbeatResp, raftpb.MsgTimeoutNow:
+		return true
+	}
+	return false
+}
+
+// Admit reserves room in flight for a proposal; Propose calls it. It is the one method that any goroutine
+// may call; ProposeAdmitted must follow.
+func (h *Host) Admit(shard uint32, ops []persistence.Op) error {
+	size := sizeOf(ops)
+	if size > maxCommand {
+		return ErrTooLarge
+	}
+	return h.budget.take(shard, size)
+}
+
+// Propose adds a proposal to what the shard's next entry holds. Seq rises by one within
+// (shard, term); at is the time of the proposal, Unix ms. ops must not change any more.
+func (h *Host) Propose(shard uint32, term, seq uint64, at int64, ops []persistence.Op) error {
+	if err := h.Admit(shard, ops); err != nil {
+		return err
+	}
+	return h.ProposeAdmitted(shard, term, seq, at, ops)
+}
+
+// ProposeAdmitted is Propose after Admit.
+func (h *Host) ProposeAdmitted(shard uint32, term, seq uint64, at int64, ops []persistence.Op) error {
+	h.idle()
+	g, size := h.groups[shard+1], sizeOf(ops)
+	err := ErrNotLeader
+	switch {
+	case g == nil || g.open == 0 || g.open != term:
+	case h.refusing != "":
+		err = ErrNoRoom
+	default:
+		g.enqueue(seq, at, ops, size)
+		h.touch(g)
+		return nil
+	}
+	h.budget.give(shard, size)
+	return err
+}
+
+// Read asks for a ReadReady with this id once all that is committed by now is applied.
+func (h *Host) Read(shard uint32, id uint64) error {
+	h.idle()
+	g := h.groups[shard+1]
+	if g == nil || g.open == 0 {
+		return ErrNotLeader
+	}
+	g.reads.asked = append(g.reads.asked, id)
+	h.touch(g)
+	return nil
+}
+
+// Transfer begins to give the shard's leadership to a node, or to the best one for node 0.
+// Proposals wait meanwhile, a second at most.
+func (h *Host) Transfer(shard uint32, node uint64) error {
+	h.idle()
+	g := h.groups[shard+1]
+	if g == nil || g.open == 0 {
+		return ErrNotLeader
+	}
+	return g.transfer(node)
+}
+
+// Suspect says that a node seems dead: its messages are dropped until Trust, followers of it forget it and
+// campaign one after the other.
+func (h *Host) Suspect(node uint64) {
+	h.idle()
+	h.suspects[node] = true
+	for _, g := range h.order {
+		g.suspect(node)
+	}
+}
+
+// Trust ends Suspect: there is a new stream.
+func (h *Host) Trust(node uint64) {
+	h.idle()
+	delete(h.suspects, node)
+}
+
+// Refuse stops proposals and received snapshots, and gives leaderships away while a reason
+// is set; "" resumes.
+func (h *Host) Refuse(reason string) {
+	h.idle()
+	h.refusing = reason
+	for _, g := range h.order {
+		if reason != "" {
+			g.giveAway()
+		}
+	}
+}
+
+// Create makes an empty replica that waits for its leader's snapshot.
+func (h *Host) Create(group uint32, replica uint64) error {
+	h.idle()
+	if replica < h.retired[group] && !h.cfg.bugs.reuseReplica {
+		return ErrRetired // I5
+	}
+	if g := h.groups[group]; g != nil {
+		if g.state.Replica == replica {
+			return nil
+		}
+		return ErrRetired
+	}
+	state := persistence.State{Replica: replica, Conf: &raftpb.ConfState{}}
+	g, err := h.add(group, nil, state, 0)
+	if err != nil {
+		return err
+	}
+	h.extra = append(h.extra, persistence.Update{Group: group, Hard: g.hard, State: &state})
+	return nil
+}
+
+// Destroy removes the replica here and forbids all ids below min from coming back.
+func (h *Host) Destroy(group uint32, min uint64) {
+	h.idle()
+	if g := h.groups[group]; g != nil {
+		min = max(min, g.state.Replica+1)
+		g.gone = true
+		h.touch(g)
+	}
+	h.retired[group] = max(h.retired[group], min)
+	h.extra = append(h.extra, persistence.Update{Group: group, Destroy: h.retired[group]})
+}
+
+// SnapshotSent says how the snapshot sent last to a node's replica of the group fared.
+func (h *Host) SnapshotSent(group uint32, node uint64, ok bool) {
+	h.idle()
+	g := h.groups[group]
+	if g == nil {
+		return
+	}
+	status := raft.SnapshotFinish
+	if !ok {
+		status = raft.SnapshotFailure
+	}
+	for _, id := range g.replicas(node) {
+		g.raft.ReportSnapshot(id, status)
+	}
+	h.touch(g)
+}
