@@ -84,11 +84,21 @@ type Status struct {
 	TTL   time.Duration // 10 s to 30 days; 0: until changed
 }
 
-// SetStatus sets or, with Online, ends the status chosen by the user.
+// SetStatus sets or, with Online, ends the status chosen by the user. One for up to 5 minutes belongs to the session, and
+// is set again if the session could not be resumed; any other belongs to the user and stays.
 func (c *Client) SetStatus(ctx context.Context, s Status) error {
-	return c.call(ctx, &wire.Command{Method: &wire.Command_Status{Status: &wire.Status{
-		State: string(s.State), Text: s.Text, Emoji: s.Emoji, TtlMs: uint64(max(s.TTL, 0).Milliseconds()),
+	ttl := uint64(max(s.TTL, 0).Milliseconds())
+	err := c.call(ctx, &wire.Command{Method: &wire.Command_Status{Status: &wire.Status{
+		State: string(s.State), Text: s.Text, Emoji: s.Emoji, TtlMs: ttl,
 	}}}, complete)
+	switch {
+	case err != nil || s.State == Invisible: // which leaves the status as it is
+	case ttl == 0:
+		c.forget(manual)
+	default:
+		c.hold(&wire.Claim{Id: manual, Source: manual, State: string(s.State), Text: s.Text, Emoji: s.Emoji, TtlMs: ttl})
+	}
+	return err
 }
 
 // SetInvisible shows the user as offline to everyone else, or ends that.
@@ -99,18 +109,26 @@ func (c *Client) SetInvisible(ctx context.Context, invisible bool) error {
 	return c.SetStatus(ctx, Status{State: Online})
 }
 
-// SetClaim sets one source of the user's status; the claim with the highest priority shows.
+// SetClaim sets one source of the user's status; the claim with the highest priority shows. One for more than 5 minutes
+// belongs to the user, any other to the session; that is set again if the session could not be resumed.
 func (c *Client) SetClaim(ctx context.Context, claim Claim) error {
 	m, err := claim.message()
 	if err != nil {
 		return err
 	}
-	return c.call(ctx, &wire.Command{Method: &wire.Command_Claim{Claim: m}}, complete)
+	if err = c.call(ctx, &wire.Command{Method: &wire.Command_Claim{Claim: m}}, complete); err == nil {
+		c.hold(m)
+	}
+	return err
 }
 
 // EndClaim ends a claim.
 func (c *Client) EndClaim(ctx context.Context, id string) error {
-	return c.call(ctx, &wire.Command{Method: &wire.Command_ClaimEnd{ClaimEnd: &wire.ClaimEnd{Id: id}}}, complete)
+	err := c.call(ctx, &wire.Command{Method: &wire.Command_ClaimEnd{ClaimEnd: &wire.ClaimEnd{Id: id}}}, complete)
+	if err == nil {
+		c.forget(id)
+	}
+	return err
 }
 
 // activityEvery is how often the server hears of input that goes on.

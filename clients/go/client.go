@@ -16,6 +16,8 @@ type Client struct {
 	view *View
 	told *teller
 
+	outbox *Outbox // nil if it is not read
+
 	ctx    context.Context // ends with the client
 	stop   context.CancelFunc
 	done   chan struct{} // closed when nothing of the client runs any more
@@ -34,7 +36,10 @@ type Client struct {
 	reported time.Time     // last activity command
 	expires  time.Time     // of the token, by the local clock; zero if never or not known
 	ahead    time.Duration // how far the server's clock is ahead
-	leaving  bool          // bye was called
+	clock    time.Time     // the server's when the socket was made, which was at learned
+	learned  time.Time
+	kept     map[string]kept // claims of this session, by id
+	leaving  bool            // bye was called
 
 	tries   int // of connecting in a row, run's own
 	helpers sync.WaitGroup
@@ -50,7 +55,12 @@ func Dial(ctx context.Context, url string, options Options) (*Client, error) {
 	}
 	c := &Client{
 		url: socketURL(url), o: o, done: make(chan struct{}), closed: make(chan struct{}), up: make(chan struct{}),
-		token: o.Token, rooms: map[string]*Room{}, inactive: o.Inactive, active: time.Now(),
+		token: o.Token, rooms: map[string]*Room{}, kept: map[string]kept{}, inactive: o.Inactive, active: time.Now(),
+	}
+	if o.Outbox != nil {
+		if c.outbox, err = newOutbox(ctx, c, o.Outbox); err != nil {
+			return nil, err
+		}
 	}
 	c.ctx, c.stop = context.WithCancel(context.Background())
 	c.view = newView(c.closed)
@@ -72,6 +82,9 @@ func Dial(ctx context.Context, url string, options Options) (*Client, error) {
 
 // View is the state of the watched users.
 func (c *Client) View() *View { return c.view }
+
+// Outbox is the user's outbox; nil without Options.Outbox.
+func (c *Client) Outbox() *Outbox { return c.outbox }
 
 // Session is the session as the last connect gave it.
 func (c *Client) Session() Session {
@@ -107,6 +120,9 @@ func (c *Client) Bye(ctx context.Context) error {
 	c.mu.Unlock()
 	err := ErrNotConnected
 	if s != nil {
+		if c.outbox != nil {
+			c.outbox.ack()
+		}
 		err = s.start(ctx, &wire.Command{Method: &wire.Command_Bye{Bye: &wire.Bye{}}}, complete).wait(ctx)
 		if errors.Is(err, errLost) {
 			err = nil // the server may close instead of answering
@@ -187,17 +203,35 @@ func (c *Client) gone(s *socket) <-chan struct{} {
 }
 
 // send sends a command without reply, if the socket is up.
-func (c *Client) send(cmd *wire.Command) {
+func (c *Client) send(cmd *wire.Command) { c.offer(cmd.AppendJSON(nil)) }
+
+// offer sends a frame if the socket is up and the server reads: what is of the moment is not worth waiting.
+func (c *Client) offer(frame []byte) bool {
 	c.mu.Lock()
 	s := c.cur
 	c.mu.Unlock()
 	if s == nil {
-		return
+		return false
 	}
 	select {
-	case s.out <- cmd.AppendJSON(nil):
-	default: // the server does not read; what is of the moment is not worth waiting
+	case s.out <- frame:
+		return true
+	default:
+		return false
 	}
+}
+
+// pong answers a ping of s: with an ack if one is due, as any frame will do.
+func (c *Client) pong(s *socket) []byte {
+	c.mu.Lock()
+	current := c.cur == s
+	c.mu.Unlock()
+	if current && c.outbox != nil {
+		if frame := c.outbox.owed(); frame != nil {
+			return frame
+		}
+	}
+	return []byte(wire.PingFrame)
 }
 
 // complete is for replies that say nothing.

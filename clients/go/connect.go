@@ -17,6 +17,7 @@ type declaration struct {
 	rooms    []*Room
 	inactive bool
 	snapshot *snapshot
+	claims   []*wire.Claim // to set again, as the session began anew
 }
 
 // connect opens a socket and declares the session on it. When it returns without error
@@ -28,7 +29,7 @@ func (c *Client) connect(ctx context.Context) (*socket, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := dial(ctx, c.url, c.o, c.pushed)
+	s, err := dial(ctx, c.url, c.o, c.pushed, c.pong)
 	if err != nil {
 		return nil, err
 	}
@@ -42,6 +43,9 @@ func (c *Client) connect(ctx context.Context) (*socket, error) {
 		}
 		d.snapshot.part(answer.GetPresences(), answer.GetPending(), answer.GetDone())
 		c.roomAnswers(s, answer.GetRooms())
+		if c.outbox != nil {
+			c.outbox.take(answer.GetOutbox())
+		}
 		return answer.GetDone() || d.first == 0
 	}).wait(ctx)
 	if err != nil {
@@ -82,6 +86,9 @@ func (c *Client) declare(token string) (*declaration, *wire.Command) {
 		ms := uint64(max(*c.o.Grace, 0).Milliseconds())
 		connect.GraceMs = &ms
 	}
+	if c.outbox != nil {
+		connect.Outbox = c.outbox.declare()
+	}
 	for _, name := range slices.Sorted(maps.Keys(c.rooms)) {
 		d.rooms = append(d.rooms, c.rooms[name])
 		connect.Rooms = append(connect.Rooms, c.rooms[name].enter())
@@ -108,10 +115,13 @@ func (c *Client) adopt(s *socket, d *declaration, answer *wire.ConnectReply) {
 	} else {
 		close(c.up)
 	}
+	if c.session.ID != "" && !answer.GetResumed() {
+		d.claims = c.restore(answer.GetSelf())
+	}
 	c.session = Session{ID: answer.GetSessionId(), User: answer.GetUser(), Node: answer.GetNode(), Resumed: answer.GetResumed()}
-	c.ahead = 0
-	if at := answer.GetServerAt(); at != 0 {
-		c.ahead = time.Until(instant(at))
+	c.clock, c.learned, c.ahead = instant(answer.GetServerAt()), time.Now(), 0
+	if !c.clock.IsZero() {
+		c.ahead = time.Until(c.clock)
 	}
 	c.setExpiry(answer.GetExpAt())
 	c.mu.Unlock()
@@ -153,6 +163,11 @@ func (c *Client) catchUp(s *socket, d *declaration) {
 	c.mu.Unlock()
 	for _, r := range entered {
 		c.insist(s, r.command)
+	}
+	for _, claim := range d.claims {
+		c.insist(s, func() (*wire.Command, func(*wire.Reply) bool) {
+			return &wire.Command{Method: &wire.Command_Claim{Claim: claim}}, complete
+		})
 	}
 	for _, r := range d.rooms {
 		if r.isLeft() {
@@ -211,7 +226,17 @@ func (c *Client) pushed(s *socket, push *wire.Push) {
 		room.push(push.GetRoom())
 	}
 	if push.GetSelf() != nil {
+		c.stillSet(push.GetSelf())
 		c.toldSelf(push.GetSelf())
+	}
+	if c.outbox != nil {
+		c.outbox.take(push.GetOutbox())
+	}
+	if f := c.o.OnContact; f != nil {
+		for _, row := range push.GetContact() {
+			changed := contact(row)
+			c.told.tell(func() { f(changed) })
+		}
 	}
 	if f := c.o.OnTyping; f != nil {
 		for _, t := range push.GetTyping() {

@@ -39,18 +39,21 @@ func FuzzLine(f *testing.F) {
 
 // loopback is a client without a server: its socket has sent connect, and takes lines.
 func loopback(t *testing.T) (*Client, *socket) {
-	o, err := Options{Token: "t", OnSelf: func(Self) {}, OnTyping: func(Typing) {}}.withDefaults()
+	o, err := Options{Token: "t", OnSelf: func(Self) {}, OnTyping: func(Typing) {}, OnContact: func(Contact) {}, Outbox: new(MemoryPosition)}.withDefaults()
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &Client{o: o, closed: make(chan struct{}), up: make(chan struct{}), rooms: map[string]*Room{}, told: newTeller()}
+	c := &Client{o: o, closed: make(chan struct{}), up: make(chan struct{}), rooms: map[string]*Room{}, kept: map[string]kept{}, told: newTeller()}
 	c.ctx, c.stop = context.WithCancel(t.Context())
 	c.view = newView(c.closed)
 	c.view.watch([]string{"a", "b"})
+	if c.outbox, err = newOutbox(t.Context(), c, o.Outbox); err != nil {
+		t.Fatal(err)
+	}
 	c.rooms["r"] = newRoom(c, RoomOptions{Room: "r"})
 	s := &socket{
 		out: make(chan []byte, 8), calls: map[uint64]*call{}, moving: make(chan *wire.ReconnectPush, 1), left: make(chan struct{}),
-		push: c.pushed, patience: time.Hour, silence: time.AfterFunc(time.Hour, func() {}),
+		push: c.pushed, pong: c.pong, patience: time.Hour, silence: time.AfterFunc(time.Hour, func() {}),
 	}
 	s.ctx, s.cancel = context.WithCancelCause(t.Context())
 	t.Cleanup(func() {
@@ -65,6 +68,7 @@ func loopback(t *testing.T) (*Client, *socket) {
 		c.adopt(s, d, r.GetConnect())
 		d.snapshot.part(r.GetConnect().GetPresences(), r.GetConnect().GetPending(), r.GetConnect().GetDone())
 		c.roomAnswers(s, r.GetConnect().GetRooms())
+		c.outbox.take(r.GetConnect().GetOutbox())
 		return true
 	})
 	return c, s

@@ -31,6 +31,10 @@ type Options struct {
 	Watch []string
 	// Rooms lists the rooms to enter from the start; see Client.Room.
 	Rooms []RoomOptions
+	// Outbox, if not nil, makes this device read the user's outbox, from the position in
+	// this store on; see Client.Outbox. Entries wait for the device from then on, until
+	// Client.ForgetDevice or 30 days without it; so DeviceID should be set. new(MemoryPosition) lasts as long as the program.
+	Outbox PositionStore
 	// Grace asks for another grace than the server's after a lost connection, if not nil.
 	Grace *time.Duration
 	// Inactive starts in the background; see Client.SetInactive.
@@ -56,11 +60,12 @@ type Options struct {
 	Logger *slog.Logger
 
 	// OnConnection is told of each connect, loss and failed attempt, OnTyping of typing, OnSelf of changes of
-	// the user's own state. They are called one at a time, in order, from one goroutine, and
+	// the user's own state, OnContact of changed relations (by either side, on any device). They are called one at a time, in order, from one goroutine, and
 	// may call all methods but Bye and Close.
 	OnConnection func(Connection)
 	OnTyping     func(Typing)
 	OnSelf       func(Self)
+	OnContact    func(Contact)
 }
 
 // Connection is what OnConnection gets.

@@ -32,6 +32,7 @@ type socket struct {
 	born   time.Time
 
 	push func(*socket, *wire.Push) // called by the reading goroutine, in order
+	pong func(*socket) []byte      // the answer to a ping
 
 	moving chan *wire.ReconnectPush // the server asks to move
 	left   chan struct{}            // closed when the client no longer uses it
@@ -52,7 +53,7 @@ type call struct {
 	err  error
 }
 
-func dial(ctx context.Context, url string, o Options, push func(*socket, *wire.Push)) (*socket, error) {
+func dial(ctx context.Context, url string, o Options, push func(*socket, *wire.Push), pong func(*socket) []byte) (*socket, error) {
 	conn, resp, err := websocket.Dial(ctx, url, &websocket.DialOptions{
 		HTTPClient: o.HTTPClient, HTTPHeader: o.Header, Subprotocols: []string{wire.Subprotocol},
 	})
@@ -65,7 +66,7 @@ func dial(ctx context.Context, url string, o Options, push func(*socket, *wire.P
 	}
 	conn.SetReadLimit(wire.MaxFrame)
 	s := &socket{
-		conn: conn, out: make(chan []byte, 64), done: make(chan struct{}), born: time.Now(), push: push,
+		conn: conn, out: make(chan []byte, 64), done: make(chan struct{}), born: time.Now(), push: push, pong: pong,
 		calls: map[uint64]*call{}, moving: make(chan *wire.ReconnectPush, 1), left: make(chan struct{}), patience: o.Timeout,
 	}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
@@ -142,7 +143,7 @@ func (s *socket) read() {
 // line handles one line; false when the socket was dropped for it.
 func (s *socket) line(line []byte) bool {
 	if wire.IsPing(line) {
-		s.post(s.ctx, []byte(wire.PingFrame))
+		s.post(s.ctx, s.pong(s))
 		return true
 	}
 	var reply wire.Reply
