@@ -266,7 +266,7 @@ func (h *hub) attached(o *opener, d *link.Down) {
 	if a.Self != nil {
 		h.note(s.who, d.Term, a.Self)
 	}
-	o.answer, o.term, o.outbox = a, d.Term, s.taken(a.Outbox)
+	o.answer, o.term, o.outbox = a, d.Term, h.taken(s, a.Outbox)
 	o.gather = &gather{s: s, done: func(h *hub) { h.opened(o) }}
 	o.gather.depart()
 	for _, r := range o.connect.Rooms {
@@ -339,7 +339,7 @@ func (h *hub) renew(m *renewed) {
 			s.refuse(m.id, codeOf(a.Code), a.Message, retryMoving)
 		default:
 			s.send(&wire.Reply{Id: m.id, Body: &wire.Reply_Refresh{Refresh: &wire.RefreshReply{ExpAt: m.exp}}})
-			h.postOutbox(s, s.taken(a.Outbox))
+			h.postOutbox(s, h.taken(s, a.Outbox))
 		}
 	})
 	s.own(m.claims)

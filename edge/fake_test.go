@@ -30,9 +30,11 @@ type fakeCore struct {
 	mu   sync.Mutex
 	down link.Downlink
 	ups  []*link.Up // all but attach, interest and query
-	work chan func()
-	done chan struct{}
-	term uint64
+	// answer, if set, is asked first; mine: the message is its own, and d, if any, what is said to it. It runs in turn.
+	answer func(m *link.Up) (d *link.Down, mine bool)
+	work   chan func()
+	done   chan struct{}
+	term   uint64
 }
 
 func newFakeCore() *fakeCore {
@@ -77,6 +79,17 @@ func (c *fakeCore) send(shard uint32, d *link.Down) {
 }
 
 func (c *fakeCore) Up(m *link.Up) {
+	if c.answer != nil {
+		c.mu.Lock()
+		d, mine := c.answer(m)
+		c.mu.Unlock()
+		if d != nil {
+			c.say(m.Shard, d)
+		}
+		if mine {
+			return
+		}
+	}
 	switch b := m.Body.(type) {
 	case *link.Up_Attach:
 		if b.Attach.Call != 0 {
@@ -150,6 +163,11 @@ type peer struct {
 
 func (r *rig) peer(user string, watch ...string) *peer {
 	r.t.Helper()
+	return r.peerAs(&wire.Connect{Watch: watch}, user)
+}
+
+func (r *rig) peerAs(con *wire.Connect, user string) *peer {
+	r.t.Helper()
 	p := &peer{}
 	dialer := &net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
 		if !r.narrow {
@@ -171,7 +189,8 @@ func (r *rig) peer(user string, watch ...string) *peer {
 	}
 	p.ws = ws
 	ws.SetReadLimit(1 << 20)
-	c := &wire.Command{Id: 1, Method: &wire.Command_Connect{Connect: &wire.Connect{Token: user, DeviceId: "d", Watch: watch}}}
+	con.Token, con.DeviceId = user, "d"
+	c := &wire.Command{Id: 1, Method: &wire.Command_Connect{Connect: con}}
 	if err := ws.Write(ctx, websocket.MessageText, c.AppendJSON(nil)); err != nil {
 		r.t.Fatal(err)
 	}

@@ -61,7 +61,7 @@ func (h *hub) published(p *publishing, d *link.Down) {
 	switch {
 	case v == nil || publish.Unsettled(v.Code):
 		pause := publish.Pause(p.tries)
-		if h.edge.clock()+pause.Milliseconds() < p.until {
+		if next := pause + h.edge.cfg.AttachTimeout; h.edge.clock()+next.Milliseconds() < p.until {
 			h.edge.count.retried.Add(1)
 			time.AfterFunc(pause, func() { h.tell(p) })
 			return

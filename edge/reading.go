@@ -66,7 +66,7 @@ func (s *session) position() *link.OutboxPosition {
 }
 
 // taken notes what the core gives of the outbox, and words it for the client; nil: nothing.
-func (s *socket) taken(b *link.OutboxBatch) *wire.OutboxPush {
+func (h *hub) taken(s *socket, b *link.OutboxBatch) *wire.OutboxPush {
 	r := s.self.reading()
 	if r == nil || b == nil {
 		return nil
@@ -86,11 +86,11 @@ func (s *socket) taken(b *link.OutboxBatch) *wire.OutboxPush {
 	if len(list) > 0 && r.sent == 0 {
 		r.acked = list[0].Offset - min(list[0].Offset, 1) // what comes before the first is not for this device
 	}
-	if !s.out.idle() {
+	if h.unread(s) {
 		// It has not even read what it was given: to send that again would only lengthen its queue.
 		for len(list) > 0 && list[0].Offset <= r.sent {
 			list = list[1:]
-			s.edge.count.redelivered.Add(1)
+			h.edge.count.redelivered.Add(1)
 		}
 		if len(list) == 0 && len(b.Entries) > 0 && p.Gap == nil && !p.Reset_ {
 			return nil
@@ -100,8 +100,14 @@ func (s *socket) taken(b *link.OutboxBatch) *wire.OutboxPush {
 		p.Entries = append(p.Entries, entryOf(e))
 		r.sent = max(r.sent, e.Offset)
 	}
-	s.edge.count.entries.Add(int64(len(list)))
+	h.edge.count.entries.Add(int64(len(list)))
 	return p
+}
+
+// unread reports whether something waits to be written to the socket.
+func (h *hub) unread(s *socket) bool {
+	p := h.pend[s.idx]
+	return p != nil && len(p.lines) > 0 || !s.out.idle()
 }
 
 func entryOf(e *link.OutboxEntry) *wire.OutboxEntry {
@@ -158,7 +164,7 @@ func (h *hub) outboxBatch(b *link.OutboxBatch) {
 	if s == nil || s.phase() == fresh || s.who.key != (presence.Key{App: b.App, User: b.User}) || !s.has(isAttached) {
 		return
 	}
-	h.postOutbox(s, s.taken(b))
+	h.postOutbox(s, h.taken(s, b))
 }
 
 func (h *hub) postOutbox(s *socket, p *wire.OutboxPush) {

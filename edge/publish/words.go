@@ -16,7 +16,7 @@ func classOf(w string) (uint32, bool) {
 }
 
 // Action is the number of a change of a contact; false for a word that is none.
-func Action(w string) (uint32, bool) { return number(actions[1:], w) }
+func Action(w string) (uint32, bool) { return number(actions[:], w) }
 
 // Class, Type and Reason are the words for an entry's class and type, and for why there is a gap. A number that
 // this version does not know is "".
