@@ -5946,7 +5946,9 @@ type Answer struct {
 	Contacts      []*ContactRow          `protobuf:"bytes,7,rep,name=contacts,proto3" json:"contacts,omitempty"`
 	More          bool                   `protobuf:"varint,8,opt,name=more,proto3" json:"more,omitempty"`
 	Events        []*Event               `protobuf:"bytes,9,rep,name=events,proto3" json:"events,omitempty"`
-	First         uint64                 `protobuf:"varint,10,opt,name=first,proto3" json:"first,omitempty"` // the oldest event kept; a cursor before it has missed some
+	First         uint64                 `protobuf:"varint,10,opt,name=first,proto3" json:"first,omitempty"`           // the oldest event kept; a cursor before it has missed some
+	Last          uint64                 `protobuf:"varint,11,opt,name=last,proto3" json:"last,omitempty"`             // events: the newest there is, 0: none ever
+	Generation    uint64                 `protobuf:"varint,12,opt,name=generation,proto3" json:"generation,omitempty"` // events: the shard's now; the seqs of a cursor of another mean nothing
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -6047,6 +6049,20 @@ func (x *Answer) GetEvents() []*Event {
 func (x *Answer) GetFirst() uint64 {
 	if x != nil {
 		return x.First
+	}
+	return 0
+}
+
+func (x *Answer) GetLast() uint64 {
+	if x != nil {
+		return x.Last
+	}
+	return 0
+}
+
+func (x *Answer) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
 	}
 	return 0
 }
@@ -6534,7 +6550,7 @@ const file_actors_link_link_proto_rawDesc = "" +
 	"\x05limit\x18\x03 \x01(\rR\x05limit\"7\n" +
 	"\aExplain\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12\x18\n" +
-	"\awatcher\x18\x02 \x01(\tR\awatcher\"\x96\x03\n" +
+	"\awatcher\x18\x02 \x01(\tR\awatcher\"\xca\x03\n" +
 	"\x06Answer\x12\x12\n" +
 	"\x04call\x18\x01 \x01(\x04R\x04call\x12%\n" +
 	"\x04code\x18\x02 \x01(\x0e2\x11.muster.link.CodeR\x04code\x12\x18\n" +
@@ -6546,7 +6562,11 @@ const file_actors_link_link_proto_rawDesc = "" +
 	"\x04more\x18\b \x01(\bR\x04more\x12*\n" +
 	"\x06events\x18\t \x03(\v2\x12.muster.link.EventR\x06events\x12\x14\n" +
 	"\x05first\x18\n" +
-	" \x01(\x04R\x05first\x1a9\n" +
+	" \x01(\x04R\x05first\x12\x12\n" +
+	"\x04last\x18\v \x01(\x04R\x04last\x12\x1e\n" +
+	"\n" +
+	"generation\x18\f \x01(\x04R\n" +
+	"generation\x1a9\n" +
 	"\vCountsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01*\x82\x02\n" +
