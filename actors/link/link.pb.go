@@ -1537,6 +1537,7 @@ type Act struct {
 	//	*Act_Erase
 	//	*Act_Purge
 	//	*Act_Import
+	//	*Act_Regraph
 	What          isAct_What `protobuf_oneof:"what"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1740,6 +1741,15 @@ func (x *Act) GetImport() *Import {
 	return nil
 }
 
+func (x *Act) GetRegraph() bool {
+	if x != nil {
+		if x, ok := x.What.(*Act_Regraph); ok {
+			return x.Regraph
+		}
+	}
+	return false
+}
+
 type isAct_What interface {
 	isAct_What()
 }
@@ -1800,6 +1810,10 @@ type Act_Import struct {
 	Import *Import `protobuf:"bytes,23,opt,name=import,proto3,oneof"`
 }
 
+type Act_Regraph struct {
+	Regraph bool `protobuf:"varint,24,opt,name=regraph,proto3,oneof"` // the contacts that the application keeps have changed: ask for them again
+}
+
 func (*Act_Claim) isAct_What() {}
 
 func (*Act_EndClaim) isAct_What() {}
@@ -1827,6 +1841,8 @@ func (*Act_Erase) isAct_What() {}
 func (*Act_Purge) isAct_What() {}
 
 func (*Act_Import) isAct_What() {}
+
+func (*Act_Regraph) isAct_What() {}
 
 type Acted struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -6182,7 +6198,7 @@ const file_actors_link_link_proto_rawDesc = "" +
 	"\asession\x18\x03 \x01(\tR\asession\x12\x12\n" +
 	"\x04conn\x18\x04 \x01(\x04R\x04conn\x12\x12\n" +
 	"\x04away\x18\x05 \x01(\bR\x04away\x12\x1b\n" +
-	"\tactive_at\x18\x06 \x01(\x03R\bactiveAt\"\xd9\x05\n" +
+	"\tactive_at\x18\x06 \x01(\x03R\bactiveAt\"\xf5\x05\n" +
 	"\x03Act\x12\x12\n" +
 	"\x04call\x18\x01 \x01(\x04R\x04call\x12\x10\n" +
 	"\x03app\x18\x02 \x01(\tR\x03app\x12\x12\n" +
@@ -6204,7 +6220,8 @@ const file_actors_link_link_proto_rawDesc = "" +
 	"\x06device\x18\x14 \x01(\v2\x16.muster.link.DeviceSetH\x00R\x06device\x12\x16\n" +
 	"\x05erase\x18\x15 \x01(\bH\x00R\x05erase\x12\x16\n" +
 	"\x05purge\x18\x16 \x01(\x04H\x00R\x05purge\x12-\n" +
-	"\x06import\x18\x17 \x01(\v2\x13.muster.link.ImportH\x00R\x06importB\x06\n" +
+	"\x06import\x18\x17 \x01(\v2\x13.muster.link.ImportH\x00R\x06import\x12\x1a\n" +
+	"\aregraph\x18\x18 \x01(\bH\x00R\aregraphB\x06\n" +
 	"\x04what\"\xd9\x01\n" +
 	"\x05Acted\x12\x12\n" +
 	"\x04call\x18\x01 \x01(\x04R\x04call\x12%\n" +
@@ -6830,6 +6847,7 @@ func file_actors_link_link_proto_init() {
 		(*Act_Erase)(nil),
 		(*Act_Purge)(nil),
 		(*Act_Import)(nil),
+		(*Act_Regraph)(nil),
 	}
 	file_actors_link_link_proto_msgTypes[23].OneofWrappers = []any{
 		(*Transfer_BlockedBy)(nil),
