@@ -48,7 +48,7 @@ func Open(dir string, o Options) (*Store, error) { return open(dir, o, false) }
 func Inspect(dir string, o Options) (*Store, error) { return open(dir, o, true) }
 
 func open(dir string, o Options, readOnly bool) (s *Store, err error) {
-	s = &Store{dir: dir, o: o.withDefaults(), readOnly: readOnly, groups: map[uint32]*replica{}}
+	s = &Store{dir: dir, o: o.withDefaults(), readOnly: readOnly, groups: map[uint32]*replicaLog{}}
 	s.fs, s.log = s.o.FS, s.o.Logger
 	defer func() {
 		if err != nil {
@@ -57,25 +57,7 @@ func open(dir string, o Options, readOnly bool) (s *Store, err error) {
 			s = nil
 		}
 	}()
-	born, err := s.checkFormat()
-	if err != nil {
-		return s, err
-	}
-	if !born && (s.o.Create == nil || readOnly) {
-		return s, fail(ErrNotBorn, nil, "%s holds no data of muster", dir)
-	}
-	if err := s.takeLock(); err != nil {
-		return s, err
-	}
-	if !readOnly {
-		if err := s.prepare(born); err != nil {
-			return s, err
-		}
-	}
-	if s.db, err = pebble.Open(s.path(pebbleDir), s.pebbleOptions()); err != nil {
-		return s, err
-	}
-	if err := s.checkMark(); err != nil {
+	if err := s.openPebble(s.o.Create != nil && !readOnly); err != nil {
 		return s, err
 	}
 	if err := s.checkIdentity(); err != nil {
@@ -84,10 +66,36 @@ func open(dir string, o Options, readOnly bool) (s *Store, err error) {
 	if err := s.loadReplicas(); err != nil {
 		return s, err
 	}
-	if !readOnly {
+	return s, s.Err()
+}
+
+// openPebble checks the directory, locks it and opens Pebble in it.
+func (s *Store) openPebble(create bool) error {
+	born, err := s.checkFormat()
+	if err != nil {
+		return err
+	}
+	if !born && !create {
+		return fail(ErrNotBorn, nil, "%s holds no data of muster", s.dir)
+	}
+	if err := s.takeLock(); err != nil {
+		return err
+	}
+	if !s.readOnly {
+		if err := s.prepare(born); err != nil {
+			return err
+		}
+	}
+	if s.db, err = pebble.Open(s.path(pebbleDir), s.pebbleOptions()); err != nil {
+		return err
+	}
+	if err := s.checkMark(); err != nil {
+		return err
+	}
+	if !s.readOnly {
 		s.Room()
 	}
-	return s, s.Err()
+	return s.Err()
 }
 
 func (o Options) withDefaults() Options {
@@ -341,17 +349,23 @@ func (s *Store) loadReplicas() (err error) {
 		if err != nil {
 			return err
 		}
-		s.groups[g] = &replica{first: first, last: last, truncatedTerm: st.TruncatedTerm, id: st.Replica}
+		s.groups[g] = &replicaLog{
+			first: first, last: last, truncatedTerm: st.TruncatedTerm, id: st.Replica, applied: st.Applied, generation: st.Generation,
+		}
 	}
 	return nil
 }
 
-// Close writes nothing that Write did not write: what was not synced may be lost.
+// Close ends the use of the directory; what Write did not sync may be lost. No other
+// method may run or be called again. After a failure it may leave the directory locked.
 func (s *Store) Close() error {
 	s.closing.Store(true)
 	s.ballast.mu.Lock()
 	defer s.ballast.mu.Unlock()
 	var errs []error
+	if s.stuck.Load() {
+		return s.Err()
+	}
 	if s.db != nil {
 		errs = append(errs, s.db.Close())
 		s.db = nil

@@ -149,9 +149,7 @@ func (s *Store) Entries(group uint32, lo, hi, maxBytes uint64) ([]*raftpb.Entry,
 
 // inLog says whether [lo, hi) is in the log.
 func (s *Store) inLog(group uint32, lo, hi uint64) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	r := s.groups[group]
+	r := s.replica(group)
 	switch {
 	case r == nil:
 		return fail(ErrNoGroup, nil, "there is no replica of group %d", group)
@@ -205,14 +203,9 @@ func readLog(r pebble.Reader, group uint32, lo, hi, maxBytes uint64) ([]*raftpb.
 
 // Term is the term of entry i; also of the last truncated one.
 func (s *Store) Term(group uint32, i uint64) (uint64, error) {
-	s.mu.Lock()
-	r := s.groups[group]
-	if r != nil && i == r.first-1 {
-		t := r.truncatedTerm
-		s.mu.Unlock()
-		return t, nil
+	if r := s.replica(group); r != nil && i == r.first-1 {
+		return r.truncatedTerm, nil
 	}
-	s.mu.Unlock()
 	if err := s.inLog(group, i, i+1); err != nil {
 		return 0, err
 	}

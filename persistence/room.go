@@ -20,7 +20,6 @@ const (
 type ballast struct {
 	mu   sync.Mutex
 	held bool
-	wait bool // released by the operator: not taken back before there is room
 }
 
 // Room says how many bytes the disk has left and whether that is low: below 1 GiB or

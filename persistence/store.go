@@ -48,22 +48,45 @@ type Store struct {
 	readOnly bool
 
 	failure atomic.Pointer[Error]
+	stuck   atomic.Bool // a failure left Pebble locked: it cannot be closed
 	closing atomic.Bool
 
-	mu     sync.Mutex // one Write at a time; guards what follows
-	groups map[uint32]*replica
-	retire map[uint32]uint64
-	mark   mark
+	mu   sync.Mutex // one Write at a time; guards mark
+	mark mark
 
-	staged  atomic.Uint64
+	logs   sync.RWMutex // guards what follows; written only with mu held
+	groups map[uint32]*replicaLog
+	retire map[uint32]uint64
+
+	staged  atomic.Uint64 // numbers the directories of staged snapshots
 	ballast ballast
 }
 
-// replica is what Write must know of a group: the bounds of its log.
-type replica struct {
+// replicaLog is what the store keeps in memory of a replica. It is never changed, only
+// replaced.
+type replicaLog struct {
 	first, last   uint64 // the log holds [first, last]; empty when last == first-1
 	truncatedTerm uint64 // term of first-1
-	id            uint64
+	id            uint64 // replica id
+	applied       uint64
+	generation    uint64
+}
+
+func (s *Store) replica(group uint32) *replicaLog {
+	s.logs.RLock()
+	defer s.logs.RUnlock()
+	return s.groups[group]
+}
+
+// setReplica is called with mu held; nil forgets the group.
+func (s *Store) setReplica(group uint32, r *replicaLog) {
+	s.logs.Lock()
+	defer s.logs.Unlock()
+	if r == nil {
+		delete(s.groups, group)
+		return
+	}
+	s.groups[group] = r
 }
 
 // Identity says whose the directory is.

@@ -2,6 +2,7 @@ package persistence
 
 import (
 	"fmt"
+	"maps"
 	"math"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -25,28 +26,39 @@ func (s *Store) Write(us []Update, sync bool) error {
 	}
 	b := s.db.NewBatch()
 	defer b.Close()
-	after := make(map[uint32]*replica, len(us))
+	after := outcome{logs: make(map[uint32]*replicaLog, len(us)), retire: map[uint32]uint64{}}
 	for i := range us {
-		if err := s.add(b, &us[i], after); err != nil {
+		if err := s.add(b, &us[i], &after); err != nil {
 			return err
 		}
 	}
 	if err := s.commit(b, sync); err != nil {
 		return err
 	}
-	for i := range us {
-		if u := &us[i]; u.Destroy != 0 {
-			s.retire[u.Group] = max(s.retire[u.Group], u.Destroy)
-		}
-	}
-	for g, r := range after {
-		if r == nil {
-			delete(s.groups, g)
-		} else {
-			s.groups[g] = r
-		}
-	}
+	s.noteWritten(&after)
 	return nil
+}
+
+// outcome is what a batch, once committed, changes in memory.
+type outcome struct {
+	logs   map[uint32]*replicaLog // nil: the replica is gone
+	retire map[uint32]uint64
+}
+
+func (s *Store) noteWritten(after *outcome) {
+	for g, r := range after.logs {
+		s.setReplica(g, r)
+	}
+	s.logs.Lock()
+	defer s.logs.Unlock()
+	maps.Copy(s.retire, after.retire)
+}
+
+// commitSynced makes every earlier write durable and moves the mark.
+func (s *Store) commitSynced() error {
+	b := s.db.NewBatch()
+	defer b.Close()
+	return s.commit(b, true)
 }
 
 // commit applies b and, when synced, moves the mark. Pebble panics or logs a fatal line
@@ -54,6 +66,7 @@ func (s *Store) Write(us []Update, sync bool) error {
 func (s *Store) commit(b *pebble.Batch, sync bool) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
+			s.stuck.Store(true)
 			err = s.broken(asError(p), "writing")
 		}
 	}()
@@ -90,56 +103,55 @@ func asError(p any) error {
 	return fmt.Errorf("%v", p)
 }
 
-// add puts one update into the batch and notes the log's new bounds in after.
-func (s *Store) add(b *pebble.Batch, u *Update, after map[uint32]*replica) error {
-	r, known := after[u.Group]
-	if !known {
-		if old := s.groups[u.Group]; old != nil {
-			c := *old
-			r = &c
-		}
+// add puts one update into the batch and notes its outcome.
+func (s *Store) add(b *pebble.Batch, u *Update, after *outcome) error {
+	r, touched := after.logs[u.Group]
+	if old := s.groups[u.Group]; !touched && old != nil {
+		c := *old
+		r = &c
 	}
+	next := max(s.retire[u.Group], after.retire[u.Group])
 	if u.Destroy != 0 {
 		if u.State != nil || u.Hard != nil || len(u.Entries) > 0 || len(u.Ops) > 0 {
 			return fail(ErrInvalid, nil, "group %d: an update that destroys has other changes", u.Group)
 		}
-		after[u.Group] = nil
-		return s.destroy(b, u)
+		after.logs[u.Group], after.retire[u.Group] = nil, max(u.Destroy, next)
+		return destroy(b, u.Group, max(u.Destroy, next))
 	}
 	if r == nil {
 		if u.State == nil {
 			return fail(ErrInvalid, nil, "group %d: the first update of a replica has no state", u.Group)
 		}
-		r = &replica{first: u.State.Truncated + 1, last: u.State.Truncated}
+		r = &replicaLog{first: u.State.Truncated + 1, last: u.State.Truncated}
 	}
-	after[u.Group] = r
-	if err := s.addLog(b, u, r); err != nil {
+	after.logs[u.Group] = r
+	if err := addLog(b, u, r); err != nil {
 		return err
 	}
 	if err := addOps(b, u.Group, u.Ops); err != nil {
 		return err
 	}
 	if u.State != nil {
-		if err := s.addState(b, u, r); err != nil {
+		if err := addState(b, u, r, next); err != nil {
 			return err
 		}
 	}
-	if u.Hard != nil {
-		if c := u.Hard.GetCommit(); c > r.last {
-			return fail(ErrInvalid, nil, "group %d: commit %d is beyond the log's end %d", u.Group, c, r.last)
-		}
-		return b.Set(hardKey(u.Group), encodeHard(u.Hard), nil)
+	if u.Hard == nil {
+		return nil
 	}
-	return nil
+	if c := u.Hard.GetCommit(); c > r.last {
+		return fail(ErrInvalid, nil, "group %d: commit %d is beyond the log's end %d", u.Group, c, r.last)
+	}
+	return b.Set(hardKey(u.Group), encodeHard(u.Hard), nil)
 }
 
-func (s *Store) addState(b *pebble.Batch, u *Update, r *replica) error {
+func addState(b *pebble.Batch, u *Update, r *replicaLog, next uint64) error {
 	st := u.State
 	switch {
 	case st.Replica == 0:
 		return fail(ErrInvalid, nil, "group %d: the state has no replica id", u.Group)
-	case st.Replica < s.retire[u.Group]:
-		return fail(ErrRetired, nil, "group %d: replica %d was destroyed here; the next may be %d", u.Group, st.Replica, s.retire[u.Group])
+	case st.Replica < next:
+		return retired(u.Group, st.Replica, next)
 	case r.id != 0 && r.id != st.Replica:
 		return fail(ErrInvalid, nil, "group %d: replica %d becomes %d without being destroyed", u.Group, r.id, st.Replica)
 	case st.Truncated != r.first-1:
@@ -147,19 +159,23 @@ func (s *Store) addState(b *pebble.Batch, u *Update, r *replica) error {
 	case st.Applied < st.Truncated || st.Applied > r.last:
 		return fail(ErrInvalid, nil, "group %d: applied %d is outside the log (%d, %d]", u.Group, st.Applied, st.Truncated, r.last)
 	}
-	r.id, r.truncatedTerm = st.Replica, st.TruncatedTerm
+	r.id, r.truncatedTerm, r.applied, r.generation = st.Replica, st.TruncatedTerm, st.Applied, st.Generation
 	return b.Set(stateKey(u.Group), encodeState(st), nil)
 }
 
-func (s *Store) destroy(b *pebble.Batch, u *Update) error {
-	from, to := groupSpan(u.Group)
+func retired(group uint32, id, next uint64) error {
+	return fail(ErrRetired, nil, "group %d: replica %d was destroyed here; the next may be %d", group, id, next)
+}
+
+func destroy(b *pebble.Batch, group uint32, next uint64) error {
+	from, to := groupSpan(group)
 	if err := b.DeleteRange(from, to, nil); err != nil {
 		return err
 	}
-	return b.Set(tombstoneKey(u.Group), encodeTombstone(max(u.Destroy, s.retire[u.Group])), nil)
+	return b.Set(tombstoneKey(group), encodeTombstone(next), nil)
 }
 
-func (s *Store) addLog(b *pebble.Batch, u *Update, r *replica) error {
+func addLog(b *pebble.Batch, u *Update, r *replicaLog) error {
 	if len(u.Entries) > 0 {
 		from := u.Entries[0].GetIndex()
 		if from < r.first || from > r.last+1 {
