@@ -1,0 +1,3 @@
+package cluster
+
+func newRealDisk(s *sim, n *vnode) simDisk { panic("not yet") }

@@ -1,0 +1,329 @@
+package cluster
+
+import (
+	"cmp"
+	"errors"
+	"slices"
+
+	"go.etcd.io/raft/v3/raftpb"
+
+	"muster/persistence"
+)
+
+const birthTerm = 1_700_000_000
+
+// birth makes the cluster: some nodes, and every shard on three of them or on one.
+func (s *sim) birth() {
+	s.real = s.seed%50 == 0 && s.bugs == simBugs{}
+	s.shards = 1 + s.rnd.IntN(2)
+	s.logEntries = pick(s, []uint64{8, 24, 100, 4096})
+	nodes := pick(s, []int{3, 3, 4, 4, 5})
+	for range nodes {
+		s.addNode()
+	}
+	voters := pick(s, []int{1, 3, 3, 3, 3, 3, 3})
+	for shard := range s.shards {
+		group := uint32(shard + 1)
+		order := s.all()
+		s.rnd.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
+		var ms []persistence.Member
+		conf := &raftpb.ConfState{}
+		for i := range voters {
+			ms = append(ms, persistence.Member{Replica: uint64(i + 1), Node: order[i].id})
+			conf.Voters = append(conf.Voters, uint64(i+1))
+		}
+		for i, m := range ms {
+			state := persistence.State{
+				Applied: 1, AppliedTerm: birthTerm, Truncated: 1, TruncatedTerm: birthTerm,
+				Conf: conf, Members: ms, Replica: m.Replica, At: birthTerm * 1000,
+			}
+			hard := &raftpb.HardState{Term: new(uint64(birthTerm)), Vote: new(uint64(0)), Commit: new(uint64(1))}
+			order[i].put([]persistence.Update{{Group: group, Hard: hard, State: &state}})
+			s.must(order[i].disk.sync())
+		}
+		s.plan.groups = append(s.plan.groups, &groupPlan{group: group, replica: uint64(voters), want: max(voters, 1)})
+	}
+	for _, n := range s.all() {
+		n.start()
+	}
+}
+
+func (s *sim) addNode() *vnode {
+	s.nextNode++
+	s.nextDisk++
+	n := &vnode{sim: s, id: s.nextNode, diskID: s.nextDisk, dieAt: -1, slow: pick(s, []int64{1, 1, 5, 40}) * ms}
+	if s.real {
+		n.disk = newRealDisk(s, n)
+	} else {
+		n.disk = newModelDisk(&s.bugs)
+	}
+	s.nodes[n.id] = n
+	return n
+}
+
+// planner is the meta group in miniature: the one mind that changes memberships. It knows
+// what the groups' leaders tell it, and tells nodes which replicas to create and to destroy.
+type planner struct {
+	s      *sim
+	groups []*groupPlan
+}
+
+type groupPlan struct {
+	group   uint32
+	replica uint64 // highest id given out
+	want    int    // voters
+	move    *move
+}
+
+// move swaps replicas in: learners first, then one joint change.
+type move struct {
+	add    []persistence.Member
+	remove []uint64
+	began  int64
+	giveUp bool
+}
+
+func newPlanner(s *sim) *planner { return &planner{s: s} }
+
+// move begins a change of some group's members.
+func (p *planner) move() {
+	g := pick(p.s, p.groups)
+	if g.move != nil {
+		return
+	}
+	if g.want == 1 && len(p.s.nodes) >= 3 {
+		g.want = 3
+		return
+	}
+	if st := p.truth(g); st != nil {
+		p.swap(g, st, pick(p.s, st.Conf.GetVoters()))
+	}
+}
+
+// truth is the newest applied state of the group on any disk.
+func (p *planner) truth(g *groupPlan) *persistence.State {
+	var best *persistence.State
+	for _, n := range p.s.all() {
+		if l := p.s.check.before(n, g.group); l.state.Replica != 0 && (best == nil || l.state.Applied > best.Applied) {
+			best = &l.state
+		}
+	}
+	return best
+}
+
+// swap plans to put a fresh replica in the place of an old one; old 0: to add one.
+func (p *planner) swap(g *groupPlan, st *persistence.State, old ...uint64) {
+	s, count := p.s, max(1, g.want-len(st.Conf.GetVoters()))
+	free := slices.DeleteFunc(s.all(), func(n *vnode) bool {
+		return !n.up || slices.ContainsFunc(st.Members, func(m persistence.Member) bool { return m.Node == n.id })
+	})
+	if len(free) < count {
+		return
+	}
+	s.rnd.Shuffle(len(free), func(i, j int) { free[i], free[j] = free[j], free[i] })
+	mv := &move{remove: old, began: s.now}
+	for i := range count {
+		g.replica++
+		mv.add = append(mv.add, persistence.Member{Replica: p.id(g, st), Node: free[i].id})
+	}
+	g.move = mv
+	s.log("plan: group %d adds %v, removes %v", g.group, mv.add, mv.remove)
+}
+
+// id is fresh, but for the bug.
+func (p *planner) id(g *groupPlan, st *persistence.State) uint64 {
+	if p.s.bugs.reuseReplica {
+		for id := uint64(1); id < g.replica; id++ {
+			if !inConf(st.Conf, id) {
+				g.replica--
+				return id
+			}
+		}
+	}
+	return g.replica
+}
+
+// step drives every plan a little.
+func (p *planner) step() {
+	s := p.s
+	s.after(50*ms+s.rnd.Int64N(50*ms), p.step)
+	for _, g := range p.groups {
+		st := p.truth(g)
+		if st == nil {
+			continue
+		}
+		p.sweep(g, st)
+		if g.move == nil {
+			p.mend(g, st)
+			continue
+		}
+		p.drive(g, st)
+	}
+}
+
+// mend replaces voters whose disk is gone, removes learners nobody wants, and grows to what is wanted.
+func (p *planner) mend(g *groupPlan, st *persistence.State) {
+	if len(st.Conf.GetVotersOutgoing()) > 0 {
+		return
+	}
+	for _, l := range st.Conf.GetLearners() {
+		g.move = &move{remove: []uint64{l}, began: p.s.now, giveUp: true}
+		return
+	}
+	for _, v := range st.Conf.GetVoters() {
+		if _, ok := p.s.wiped[replicaOf{g.group, v}]; ok {
+			p.swap(g, st, v)
+			return
+		}
+	}
+	if len(st.Conf.GetVoters()) < g.want {
+		p.swap(g, st)
+	}
+}
+
+func (p *planner) drive(g *groupPlan, st *persistence.State) {
+	s, mv := p.s, g.move
+	joined, voting, left := 0, 0, 0
+	for _, m := range mv.add {
+		if slices.Contains(st.Conf.GetLearners(), m.Replica) {
+			joined++
+		}
+		if slices.Contains(st.Conf.GetVoters(), m.Replica) {
+			voting++
+		}
+	}
+	for _, r := range mv.remove {
+		if !inConf(st.Conf, r) {
+			left++
+		}
+	}
+	if voting == len(mv.add) && left == len(mv.remove) && !joint(st.Conf) {
+		s.moves++
+		g.move = nil
+		return
+	}
+	if voting == 0 && left == 0 && p.hopeless(g) {
+		s.log("plan: group %d gives up", g.group)
+		g.move = nil // mend removes what was added
+		return
+	}
+	for _, m := range mv.add {
+		p.create(g, st, m)
+	}
+	change := Change{From: st.Conf}
+	switch {
+	case mv.giveUp:
+		change.Remove = mv.remove
+	case joined == 0 && voting == 0:
+		change.Add = mv.add
+	default:
+		for _, m := range mv.add {
+			change.Promote = append(change.Promote, m.Replica)
+		}
+		change.Remove = mv.remove
+	}
+	p.propose(g, change)
+}
+
+// hopeless: a node to join lost its disk, or the plan takes too long.
+func (p *planner) hopeless(g *groupPlan) bool {
+	return p.s.now-g.move.began > 4*second || slices.ContainsFunc(g.move.add, func(m persistence.Member) bool { return p.s.nodes[m.Node] == nil })
+}
+
+// create tells a node to make its replica; with caution: only while the plan stands.
+func (p *planner) create(g *groupPlan, st *persistence.State, m persistence.Member) {
+	n := p.s.nodes[m.Node]
+	if n == nil || !n.up || p.s.check.before(n, g.group).state.Replica == m.Replica || p.s.bugs.promoteUncaught {
+		return
+	}
+	n.input(func() {
+		if g.move != nil && slices.Contains(g.move.add, m) {
+			if err := n.host.Create(g.group, m.Replica); err != nil && !errors.Is(err, ErrRetired) {
+				p.s.fail("planner", "node %d creates replica %d of group %d: %v", n.id, m.Replica, g.group, err)
+			}
+		}
+	})
+}
+
+func (p *planner) propose(g *groupPlan, c Change) {
+	s := p.s
+	for _, n := range s.running() {
+		if n.leading[g.group-1] == nil {
+			continue
+		}
+		n.input(func() {
+			own := p.s.check.before(n, g.group).state.Replica
+			if slices.Contains(c.Remove, own) {
+				_ = n.host.Transfer(g.group-1, 0)
+				return
+			}
+			err := n.host.Change(g.group, c)
+			if err == nil {
+				s.log("node %d proposes for group %d: add %v promote %v remove %v", n.id, g.group, c.Add, c.Promote, c.Remove)
+				s.check.promoted(n, g.group, c)
+			}
+		})
+	}
+}
+
+// sweep tells nodes to destroy replicas that are removed and have not heard of it.
+func (p *planner) sweep(g *groupPlan, st *persistence.State) {
+	for _, n := range p.s.running() {
+		own := p.s.check.before(n, g.group).state.Replica
+		if own == 0 || inConf(st.Conf, own) || p.coming(g, own) {
+			continue
+		}
+		n.input(func() {
+			if p.s.check.before(n, g.group).state.Replica == own {
+				n.host.Destroy(g.group, own+1)
+			}
+		})
+	}
+}
+
+func (p *planner) coming(g *groupPlan, replica uint64) bool {
+	return g.move != nil && slices.ContainsFunc(g.move.add, func(m persistence.Member) bool { return m.Replica == replica })
+}
+
+// spares says that every group keeps a majority of voters on whole disks without the node, in
+// every configuration that may come of what is in the logs.
+func (p *planner) spares(n *vnode) bool {
+	if len(p.s.nodes) < 3 {
+		return false
+	}
+	for _, g := range p.groups {
+		st := p.truth(g)
+		if st == nil || joint(st.Conf) || p.changing(g) {
+			return false
+		}
+		whole := 0
+		for _, v := range st.Conf.GetVoters() {
+			_, lost := p.s.wiped[replicaOf{g.group, v}]
+			if !lost && p.s.check.home[replicaOf{g.group, v}] != n.id {
+				whole++
+			}
+		}
+		if whole <= len(st.Conf.GetVoters())/2 {
+			return false
+		}
+	}
+	return true
+}
+
+// changing: some log holds a configuration change that is not applied everywhere.
+func (p *planner) changing(g *groupPlan) bool {
+	for _, n := range p.s.all() {
+		l := p.s.check.before(n, g.group)
+		if l.state.Replica == 0 || l.last < l.first {
+			continue
+		}
+		es, err := n.disk.Entries(g.group, max(l.first, l.state.Applied+1), l.last+1, 1<<40)
+		if l.state.Applied >= l.last {
+			continue
+		}
+		if err != nil || slices.ContainsFunc(es, func(e *raftpb.Entry) bool { return e.GetType() != raftpb.EntryNormal }) {
+			return true
+		}
+	}
+	return g.move != nil && cmp.Compare(g.move.began, 0) >= 0
+}
