@@ -133,7 +133,7 @@ func (g *group) needed() uint64 {
 // restore makes the own state of a received snapshot: nothing of it but the rows' history is
 // the sender's, least of all term and vote.
 func (g *group) restore(s *raftpb.Snapshot, own *raftpb.HardState) Ingest {
-	base, err := decodeBase(s.GetData())
+	base, from, err := decodeBase(s.GetData())
 	if err != nil {
 		panic(fmt.Sprintf("cluster: group %d: snapshot: %v", g.id, err))
 	}
@@ -142,7 +142,10 @@ func (g *group) restore(s *raftpb.Snapshot, own *raftpb.HardState) Ingest {
 	base.Conf, base.Replica = s.GetMetadata().GetConfState(), g.state.Replica
 	g.marks = [2]mark{}
 	hard := &raftpb.HardState{Term: new(own.GetTerm()), Vote: new(own.GetVote()), Commit: new(index)}
-	return Ingest{Index: index, Term: term, Update: persistence.Update{Group: g.id, Hard: hard, State: &base}}
+	if g.host.cfg.bugs.senderHardState {
+		hard.Term, hard.Vote = new(term), new(raft.None)
+	}
+	return Ingest{From: from, Index: index, Term: term, Update: persistence.Update{Group: g.id, Hard: hard, State: &base}}
 }
 
 // applyChange adopts a configuration change and who came with it.

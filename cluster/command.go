@@ -169,7 +169,8 @@ func (r *reader) bytes() []byte {
 // baseVersion is of what a snapshot says beside the rows.
 const baseVersion = 1
 
-// encodeBase is a snapshot's Data: hash, shard time, generation and members.
+// encodeBase is a snapshot's Data: hash, shard time, generation and members. Who receives it
+// adds the node it came from.
 func encodeBase(s *persistence.State) []byte {
 	b := binary.BigEndian.AppendUint64([]byte{baseVersion}, s.Hash)
 	b = binary.AppendVarint(b, s.At)
@@ -177,16 +178,16 @@ func encodeBase(s *persistence.State) []byte {
 	return appendMembers(b, s.Members)
 }
 
-func decodeBase(b []byte) (s persistence.State, err error) {
+func decodeBase(b []byte) (s persistence.State, from uint64, err error) {
 	r := reader{b: b}
 	if r.byte() != baseVersion {
-		return s, ErrCommand
+		return s, 0, ErrCommand
 	}
-	s.Hash, s.At, s.Generation, s.Members = r.uint64(), r.varint(), r.uvarint(), r.members()
+	s.Hash, s.At, s.Generation, s.Members, from = r.uint64(), r.varint(), r.uvarint(), r.members(), r.uvarint()
 	if r.bad || len(r.b) != 0 {
-		return persistence.State{}, ErrCommand
+		return persistence.State{}, 0, ErrCommand
 	}
-	return s, nil
+	return s, from, nil
 }
 
 // appendMembers is also a configuration change's context: whom it adds.

@@ -201,6 +201,9 @@ func (g *group) enqueue(seq uint64, at int64, ops []persistence.Op, size int64) 
 		n++
 	}
 	b := g.batches[n-1]
+	if g.host.cfg.bugs.ackBeforeCommit {
+		g.host.early = append(g.host.early, Committed{Shard: g.shard(), Term: g.open, Seq: seq, Index: g.log.last + 1})
+	}
 	b.seq, b.at, b.size, b.ops = seq, max(b.at, at), b.size+size, append(b.ops, ops...)
 }
 

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"encoding/binary"
 	"errors"
 	"math/rand/v2"
 	"slices"
@@ -8,6 +9,7 @@ import (
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
 
 	"muster/persistence"
 )
@@ -141,6 +143,7 @@ type Host struct {
 	writing  *Turn                // between Turn and Wrote
 
 	collecting bool
+	early      []Event // a bug's
 }
 
 // NewHost loads all replicas. Sole voters have campaigned when it returns.
@@ -287,8 +290,14 @@ func (h *Host) Receive(from uint64, group uint32, m *raftpb.Message) {
 	} else if known != from {
 		return
 	}
-	if m.GetType() == raftpb.MsgSnap && (h.refusing != "" || m.GetSnapshot() == nil) {
-		return
+	if m.GetType() == raftpb.MsgSnap {
+		s := m.GetSnapshot()
+		data := binary.AppendUvarint(slices.Clone(s.GetData()), from)
+		if _, _, err := decodeBase(data); err != nil || h.refusing != "" {
+			return
+		}
+		m = proto.Clone(m).(*raftpb.Message)
+		m.Snapshot.Data = data
 	}
 	_ = g.raft.Step(m)
 	h.touch(g)

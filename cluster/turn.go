@@ -75,6 +75,7 @@ func (h *Host) Turn() *Turn {
 
 func (h *Host) collect() *Turn {
 	first, second := &Turn{}, &Turn{Updates: h.extra, Sync: len(h.extra) > 0}
+	first.Events, h.early = append(first.Events, h.early...), nil
 	h.extra = nil
 	dirty := h.dirty
 	h.dirty = nil
