@@ -18,6 +18,10 @@
 // marked stale, or is unknown. Readers of [View.Changes] and [Room.Changes] may be slow: changes of
 // one user that were not read yet become one, so that memory is bounded by the watch list.
 //
+// The [Outbox] is what was sent to this user while at home or away. The server gives an entry at
+// least once, Deliveries gives it exactly once, as long as its [PositionStore] remembers. [Client.Publish] puts an entry
+// into the outbox of another user, once, whatever fails meanwhile.
+//
 // A Client ends by [Client.Bye], [Client.Close] or an error that trying again cannot
 // mend; then [Client.Done] is closed and [Client.Err] says why. All methods may be called from
 // several goroutines.

@@ -48,19 +48,28 @@ func answers(c *wire.Command) []string {
 			return []string{fmt.Sprintf(`{"id":%d,"error":{"code":109,"name":"TOKEN_EXPIRED","message":"the token has expired"}}`, c.Id)}
 		}
 		return []string{
-			fmt.Sprintf(`{"id":%d,"connect":{"session_id":"s","user":"me","ping_ms":20000,"presences":[%s],"done":true}}`, c.Id, ann),
+			fmt.Sprintf(`{"id":%d,"connect":{"session_id":"s","user":"me","ping_ms":20000,"presences":[%s],"done":true%s}}`, c.Id, ann, outbox(m.Connect)),
 			`{"push":{"presence":[{"user":"bob","state":"away","ver":[1,2]}]}}`,
 		}
 	case *wire.Command_Query:
 		return []string{fmt.Sprintf(`{"id":%d,"query":{"presences":[%s],"done":true}}`, c.Id, ann)}
 	case *wire.Command_Status:
 		return []string{fmt.Sprintf(`{"id":%d,"status":{}}`, c.Id)}
+	case *wire.Command_Publish:
+		return []string{fmt.Sprintf(`{"id":%d,"publish":{"client_id":"%s","at":1789000000000}}`, c.Id, m.Publish.ClientId)}
 	case *wire.Command_RoomEnter:
 		return []string{fmt.Sprintf(`{"id":%d,"room.enter":{"room":"page-7","ver":[1,3],"occupants":[{"user":"ann","state":"online"},{"user":"me","state":"online"}],"count":2}}`, c.Id)}
 	case *wire.Command_Bye:
 		return []string{fmt.Sprintf(`{"id":%d,"bye":{}}`, c.Id)}
 	}
 	return nil
+}
+
+func outbox(c *wire.Connect) string {
+	if c.Outbox == nil {
+		return ""
+	}
+	return `,"outbox":{"epoch":"77a1","head":32,"entries":[{"offset":31,"from":"ann","body":"hi"},{"offset":32,"from":"ann","body":"are you there?"}]}`
 }
 
 // Watch two users and follow what they do.
@@ -171,4 +180,54 @@ func ExampleError() {
 	// Output:
 	// TOKEN_EXPIRED false
 	// true
+}
+
+// Read what came while this device was away, each entry once.
+func ExampleOutbox_Deliveries() {
+	srv := server()
+	defer srv.Close()
+	ctx := context.Background()
+	client, err := muster.Dial(ctx, srv.URL, muster.Options{
+		Token: "a JWT for me", DeviceID: "laptop-1", Outbox: new(muster.MemoryPosition), // better: one in the database
+	})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer client.Close()
+
+	for d := range client.Outbox().Deliveries(ctx) {
+		switch {
+		case d.Entry != nil:
+			fmt.Println(d.Entry.From, string(d.Entry.Body)) // and store d.Position with what came of it
+		case d.Gap != nil:
+			fmt.Println("missed", d.Gap.From, "to", d.Gap.To, d.Gap.Reason)
+		case d.Reset:
+			fmt.Println("fetch everything again")
+		}
+		if d.Position.Offset == 32 {
+			break
+		}
+	}
+	// Output:
+	// ann "hi"
+	// ann "are you there?"
+}
+
+// Leave a message for someone, there or not.
+func ExampleClient_Publish() {
+	srv := server()
+	defer srv.Close()
+	ctx := context.Background()
+	client, err := muster.Dial(ctx, srv.URL, muster.Options{Token: "a JWT for me"})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer client.Close()
+
+	receipt, err := client.Publish(ctx, "ann", muster.Message{Body: map[string]string{"text": "see you at ten"}})
+	fmt.Println(receipt.At.UTC(), err)
+	// Output:
+	// 2026-09-10 00:26:40 +0000 UTC <nil>
 }
