@@ -65,7 +65,7 @@ type hold struct {
 // NewGateway opens a shard.
 func NewGateway(cfg *Config, names *Names, open Open) *Gateway {
 	g := &Gateway{
-		cfg: cfg, names: names, term: open.Term, version: 1, opened: open.At.UnixMilli(),
+		cfg: cfg, names: names, term: open.Term, version: max(open.Version, 1), opened: open.At.UnixMilli(),
 		entries: map[Key]*entry{}, apps: map[string]*app{}, slots: map[Edge]uint16{},
 		barrier: map[Edge]bool{}, expected: map[Key]bool{},
 	}

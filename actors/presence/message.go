@@ -235,4 +235,5 @@ type Open struct {
 	Barrier  []Edge // edges that must announce before offline may be said
 	Draining bool   // an edge is or was draining within Config.PresumeDrain
 	Online   []Key  // users whose durable marker says online
+	Version  uint64 // the counter goes on after it: of a shard that opens again under its term
 }
