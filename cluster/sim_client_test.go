@@ -198,13 +198,18 @@ func (a *activation) resume(d *device, last, term uint64) {
 		return // overtaken by a later resume
 	}
 	off := last
+	var ids []string
 	err = a.n.disk.Scan(a.shard, entryKey(d.stream, last+1), entryKey(d.stream, last+17), func(_, value []byte) bool {
 		off++
-		at, id := off, string(value[8:])
-		s.after(s.clientDelay(), func() { d.take(a.term, at, id) })
+		ids = append(ids, string(value[8:]))
 		return true
 	})
 	s.must(err)
+	s.after(s.clientDelay(), func() {
+		for i, id := range ids {
+			d.take(a.term, last+1+uint64(i), id)
+		}
+	})
 	if want := min(head, last+16); off != want {
 		s.fail("I8 density", "shard %d stream %d: %d rows up to %d, head %d", a.shard, d.stream, off-last, want, head)
 	}
@@ -333,6 +338,8 @@ func (d *device) poll() {
 	s.toNode(s.guess(d.shard), func(n *vnode) {
 		if a := n.leading[d.shard]; a != nil {
 			a.resume(d, last, term)
+		} else {
+			s.forget(d.shard)
 		}
 	})
 }

@@ -208,7 +208,7 @@ func (n *vnode) put(us []persistence.Update) bool {
 		s.trace(n, &us[i])
 	}
 	if err := n.disk.put(us); err != nil {
-		s.crash(n)
+		s.dead(n, err)
 		return false
 	}
 	for i := range us {
@@ -230,7 +230,7 @@ func (n *vnode) ingest(ins []Ingest) bool {
 		was := s.check.before(n, in.Update.Group)
 		s.trace(n, &in.Update)
 		if err := n.disk.ingest(in, st.rows); err != nil {
-			s.crash(n)
+			s.dead(n, err)
 			return false
 		}
 		s.snapshots++
@@ -258,6 +258,9 @@ func (n *vnode) wrote(t *Turn) {
 
 func (n *vnode) send(messages []Message) {
 	for _, m := range messages {
+		if !n.up {
+			return
+		}
 		n.sim.check.promise(n, m.Group, m.Raft)
 		n.sim.post(n, m)
 	}

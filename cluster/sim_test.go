@@ -41,7 +41,7 @@ func TestSim(t *testing.T) {
 			return false
 		}
 		total.add(s)
-		if seed%20 == 0 && !s.real {
+		if seed%20 == 0 {
 			if again := simulate(seed, simBugs{}, false); again.hash != s.hash {
 				t.Errorf("seed %d: trace %x, then %x: not deterministic", seed, s.hash, again.hash)
 				return false

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -177,7 +178,7 @@ func (s *sim) post(from *vnode, m Message) {
 	if m.Raft.GetType() == raftpb.MsgSnap {
 		var err error
 		if rows, err = from.disk.freeze(m.Group); err != nil {
-			s.fail("snapshot", "node %d group %d: %v", from.id, m.Group, err)
+			s.dead(from, err)
 			return
 		}
 		s.log("node %d sends node %d a snapshot of group %d at %d", from.id, m.To, m.Group, m.Raft.GetSnapshot().GetMetadata().GetIndex())
@@ -241,6 +242,15 @@ func (s *sim) crash(n *vnode) {
 			s.dial(n)
 		}
 	})
+}
+
+// dead: any error of the disk ends the process, and only injected ones may happen.
+func (s *sim) dead(n *vnode, err error) {
+	if !errors.Is(err, errDisk) {
+		s.fail("disk", "node %d: %v", n.id, err)
+		return
+	}
+	s.crash(n)
 }
 
 // hangUp: most peers notice a dead process at once.
