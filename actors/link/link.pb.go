@@ -2871,6 +2871,7 @@ type Transfer struct {
 	//	*Transfer_Erased
 	What          isTransfer_What `protobuf_oneof:"what"`
 	Serial        uint64          `protobuf:"varint,15,opt,name=serial,proto3" json:"serial,omitempty"` // of the contact request that the stanza is about
+	Floor         uint64          `protobuf:"varint,16,opt,name=floor,proto3" json:"floor,omitempty"`   // all of the source below it have an outcome
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3009,6 +3010,13 @@ func (x *Transfer) GetErased() bool {
 func (x *Transfer) GetSerial() uint64 {
 	if x != nil {
 		return x.Serial
+	}
+	return 0
+}
+
+func (x *Transfer) GetFloor() uint64 {
+	if x != nil {
+		return x.Floor
 	}
 	return 0
 }
@@ -6309,7 +6317,7 @@ const file_actors_link_link_proto_rawDesc = "" +
 	"\x02at\x18\x06 \x01(\x03R\x02at\x12\x14\n" +
 	"\x05until\x18\a \x01(\x03R\x05until\x12\x1a\n" +
 	"\bcollapse\x18\b \x01(\tR\bcollapse\x12\x12\n" +
-	"\x04body\x18\t \x01(\tR\x04body\"\x83\x03\n" +
+	"\x04body\x18\t \x01(\tR\x04body\"\x99\x03\n" +
 	"\bTransfer\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\rR\x06source\x12\x1e\n" +
 	"\n" +
@@ -6328,7 +6336,8 @@ const file_actors_link_link_proto_rawDesc = "" +
 	"notifyWhen\x120\n" +
 	"\apublish\x18\r \x01(\v2\x14.muster.link.PublishH\x00R\apublish\x12\x18\n" +
 	"\x06erased\x18\x0e \x01(\bH\x00R\x06erased\x12\x16\n" +
-	"\x06serial\x18\x0f \x01(\x04R\x06serialB\x06\n" +
+	"\x06serial\x18\x0f \x01(\x04R\x06serial\x12\x14\n" +
+	"\x05floor\x18\x10 \x01(\x04R\x05floorB\x06\n" +
 	"\x04what\"\x7f\n" +
 	"\fTransferDone\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\rR\x06source\x12\x1e\n" +
