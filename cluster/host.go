@@ -59,8 +59,8 @@ type HostConfig struct {
 	Rand   *rand.Rand  // spreads repeated campaigns
 	Logger raft.Logger // nil: silent
 
-	ShardInFlight int64 // bytes of a shard proposed and not yet applied; 4 MiB
-	TotalInFlight int64 // of all shards; 64 MiB
+	ShardInFlight int64  // bytes of a shard proposed and not yet applied; 4 MiB
+	TotalInFlight int64  // of all shards; 64 MiB
 	LogEntries    uint64 // most entries kept of a log; 4096
 	LogBytes      uint64 // most bytes kept of a log; 8 MiB
 
@@ -449,4 +449,28 @@ func (h *Host) SnapshotSent(group uint32, node uint64, ok bool) {
 		g.raft.ReportSnapshot(id, status)
 	}
 	h.touch(g)
+}
+
+// Status is what a replica knows of itself and its group.
+type Status struct {
+	Term, Leader uint64 // Leader: node
+	Open         uint64 // term; 0: not open here
+	Commit, Last uint64
+	State        persistence.State
+	Behind       map[uint64]uint64 // replica → entries it lacks, on the leader
+}
+
+// Status of a group's replica here.
+func (h *Host) Status(group uint32) (Status, error) {
+	g := h.groups[group]
+	if g == nil {
+		return Status{}, ErrNoGroup
+	}
+	b := g.raft.BasicStatus()
+	s := Status{Term: b.GetTerm(), Leader: g.node(b.Lead), Open: g.open, Commit: b.GetCommit(), Last: g.log.last, State: g.state}
+	if g.leading {
+		s.Behind = map[uint64]uint64{}
+		g.raft.WithProgress(func(id uint64, _ raft.ProgressType, p progress) { s.Behind[id] = g.log.last - min(p.Match, g.log.last) })
+	}
+	return s, nil
 }

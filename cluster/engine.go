@@ -1,0 +1,322 @@
+package cluster
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"muster/persistence"
+)
+
+// Leading is told what a shard's activations live by. All calls come from the engine's
+// goroutine, in order, and must not block. After Closed returns nothing of that term may leave.
+type Leading interface {
+	Opened(shard uint32, term, generation uint64, at int64)
+	Closed(shard uint32, term uint64)
+	Committed(shard uint32, term, seq, index uint64)
+}
+
+// EngineConfig is what Start needs. Transport may be nil for a single node.
+type EngineConfig struct {
+	Node      uint64
+	Store     *persistence.Store
+	Transport Transport
+	Leading   Leading
+	Tick      time.Duration                  // 100 ms
+	Logger    *slog.Logger                   // slog.Default()
+	Fatal     func(error)                    // told once, of an error of the disk; the process must end. Default: panic
+	Room      func() (free uint64, low bool) // Store.Room
+	Host      HostConfig                     // limits; Node, Rand and Logger are set by Start
+	Failpoint func(Failpoint) bool           // tests: true ends the engine at that point as a crash would
+}
+
+// Failpoint is a moment at which a test may let an engine die.
+type Failpoint string
+
+const (
+	BeforeAppend          Failpoint = "beforeAppend"
+	AfterAppendBeforeSend Failpoint = "afterAppendBeforeSend"
+	AfterCommitBeforeAck  Failpoint = "afterCommitBeforeAck"
+	MidSnapshotIngest     Failpoint = "midSnapshotIngest"
+	BeforeTransfer        Failpoint = "beforeTransfer"
+)
+
+const (
+	maxInbox   = 1 << 14 // batches of messages; raft repeats what is dropped
+	maxStreams = 2       // snapshots received, and sent, at a time
+	stalled    = 500 * time.Millisecond
+	roomEvery  = 10 // ticks
+	stallShown = 5 * time.Second
+)
+
+// Engine is the goroutine around a Host, with its disk and its transport.
+type Engine struct {
+	cfg   EngineConfig
+	host  *Host
+	start time.Time
+	log   *slog.Logger
+
+	mu    sync.Mutex
+	inbox []func()
+	full  int // batches of messages in the inbox
+	wake  chan struct{}
+	stop  chan struct{}
+	ended chan struct{}
+	once  sync.Once
+
+	// of the goroutine
+	spare    []func()
+	reads    map[uint64]func(error)
+	lastRead uint64
+	staged   map[uint32]*persistence.Staged
+	sending  int
+	opened   map[uint32]uint64
+	ticks    int
+	dead     bool
+
+	streams   sync.WaitGroup // of snapshots, both ways
+	receiving atomic.Int32
+	shards    sync.Map // shard → *shardView
+	refusal   atomic.Pointer[string]
+	stalledAt atomic.Int64 // Unix ns
+	groups    []uint32
+}
+
+// shardView is what other goroutines may know of a shard.
+type shardView struct {
+	open   atomic.Uint64 // term
+	leader atomic.Pointer[LeaderChanged]
+}
+
+// Start loads the replicas of the store and runs them until Stop.
+func Start(cfg EngineConfig) (*Engine, error) {
+	if cfg.Tick == 0 {
+		cfg.Tick = 100 * time.Millisecond
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	if cfg.Fatal == nil {
+		cfg.Fatal = func(err error) { panic(err) }
+	}
+	if cfg.Room == nil {
+		cfg.Room = cfg.Store.Room
+	}
+	cfg.Host.Node = cfg.Node
+	cfg.Host.Rand = rand.New(rand.NewPCG(rand.Uint64(), cfg.Node))
+	if cfg.Host.Logger == nil {
+		cfg.Host.Logger = raftLog{cfg.Logger}
+	}
+	host, err := NewHost(cfg.Host, cfg.Store)
+	if err != nil {
+		return nil, err
+	}
+	e := &Engine{
+		cfg: cfg, host: host, start: time.Now(), log: cfg.Logger,
+		wake: make(chan struct{}, 1), stop: make(chan struct{}), ended: make(chan struct{}),
+		reads: map[uint64]func(error){}, staged: map[uint32]*persistence.Staged{}, opened: map[uint32]uint64{},
+	}
+	for _, g := range host.order {
+		e.groups = append(e.groups, g.id)
+		e.view(g.id - 1)
+	}
+	if cfg.Transport != nil {
+		cfg.Transport.Start(e)
+	}
+	go e.run()
+	return e, nil
+}
+
+func (e *Engine) view(shard uint32) *shardView {
+	if v, ok := e.shards.Load(shard); ok {
+		return v.(*shardView)
+	}
+	v, _ := e.shards.LoadOrStore(shard, &shardView{})
+	return v.(*shardView)
+}
+
+// Stop ends the engine: every open shard is closed and nothing is written any more. The
+// store stays open.
+func (e *Engine) Stop() {
+	e.once.Do(func() { close(e.stop) })
+	<-e.ended
+	e.streams.Wait()
+}
+
+// post hands f to the goroutine.
+func (e *Engine) post(f func()) {
+	e.mu.Lock()
+	e.inbox = append(e.inbox, f)
+	e.mu.Unlock()
+	select {
+	case e.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Propose adds ops to the shard's next entry; Leading hears Committed. It never blocks, and ops
+// must not change any more. seq rises by 1 within (shard, term), from 1; at is now, Unix ms.
+//
+// ErrNotLeader, ErrBusy, ErrNoRoom, ErrTooLarge; after nil a term that ends may still leave the outcome unknown.
+func (e *Engine) Propose(shard uint32, term, seq uint64, at int64, ops []persistence.Op) error {
+	if term == 0 || e.view(shard).open.Load() != term {
+		return ErrNotLeader
+	}
+	if e.refusal.Load() != nil {
+		return ErrNoRoom
+	}
+	if err := e.host.Admit(shard, ops); err != nil {
+		return err
+	}
+	e.post(func() { _ = e.host.ProposeAdmitted(shard, term, seq, at, ops) }) // refused: Closed was told
+	return nil
+}
+
+// ReadIndex calls done, on the engine's goroutine, when a read of the shard's rows is linearizable.
+func (e *Engine) ReadIndex(shard uint32, done func(error)) {
+	e.post(func() {
+		e.lastRead++
+		if err := e.host.Read(shard, e.lastRead); err != nil {
+			done(err)
+			return
+		}
+		e.reads[e.lastRead] = done
+	})
+}
+
+// Leader says who leads the shard as far as this node knows; node 0 is nobody.
+func (e *Engine) Leader(shard uint32) (node, term uint64) {
+	if l := e.view(shard).leader.Load(); l != nil {
+		return l.Node, l.Term
+	}
+	return 0, 0
+}
+
+// Transfer begins to give the shard's leadership to a node; 0: to the best one.
+func (e *Engine) Transfer(shard uint32, node uint64) error {
+	return e.ask(func() error {
+		if e.die(BeforeTransfer) {
+			return ErrNotLeader
+		}
+		return e.host.Transfer(shard, node)
+	})
+}
+
+// Change proposes a step of a group's configuration.
+func (e *Engine) Change(group uint32, c Change) error {
+	return e.ask(func() error { return e.host.Change(group, c) })
+}
+
+// Create makes an empty replica that waits for its leader's snapshot.
+func (e *Engine) Create(group uint32, replica uint64) error {
+	return e.ask(func() error { return e.host.Create(group, replica) })
+}
+
+// Destroy removes the replica here and forbids all ids below min from coming back.
+func (e *Engine) Destroy(group uint32, min uint64) error {
+	return e.ask(func() error { e.host.Destroy(group, min); return nil })
+}
+
+// Status of a group's replica here.
+func (e *Engine) Status(group uint32) (s Status, err error) {
+	err = e.ask(func() (err error) { s, err = e.host.Status(group); return err })
+	return s, err
+}
+
+// ask runs f on the goroutine and waits.
+func (e *Engine) ask(f func() error) error {
+	answer := make(chan error, 1)
+	e.post(func() { answer <- f() })
+	select {
+	case err := <-answer:
+		return err
+	case <-e.ended:
+		return ErrNotLeader
+	}
+}
+
+// NotReady says why the node cannot serve all it holds; empty when it can.
+func (e *Engine) NotReady() (why []string) {
+	select {
+	case <-e.ended:
+		return []string{"cluster: stopped"}
+	default:
+	}
+	if r := e.refusal.Load(); r != nil {
+		why = append(why, *r)
+	}
+	if at := e.stalledAt.Load(); at != 0 && time.Since(time.Unix(0, at)) < stallShown {
+		why = append(why, "cluster: the loop stalled: the disk or the processor is too slow")
+	}
+	missing, one := 0, uint32(0)
+	for _, id := range e.groups {
+		v := e.view(id - 1)
+		l := v.leader.Load()
+		if l == nil || l.Node == 0 || l.Node == e.cfg.Node && v.open.Load() == 0 {
+			missing, one = missing+1, id
+		}
+	}
+	if missing > 0 {
+		why = append(why, fmt.Sprintf("cluster: %d of %d groups have no leader, group %d is one", missing, len(e.groups), one))
+	}
+	return why
+}
+
+// Receive takes messages from the transport.
+func (e *Engine) Receive(from uint64, ms []Message) {
+	e.mu.Lock()
+	if e.full >= maxInbox {
+		e.mu.Unlock()
+		return
+	}
+	e.full++
+	e.mu.Unlock()
+	e.post(func() {
+		for _, m := range ms {
+			e.host.Receive(from, m.Group, m.Raft)
+		}
+	})
+}
+
+// ReceiveSnapshot stages the rows of a MsgSnap and hands it over. It blocks while r is read.
+func (e *Engine) ReceiveSnapshot(from uint64, m Message, r io.Reader) error {
+	e.streams.Add(1)
+	defer e.streams.Done()
+	defer e.receiving.Add(-1)
+	if e.receiving.Add(1) > maxStreams || e.refusal.Load() != nil {
+		return ErrBusy
+	}
+	staged, err := e.cfg.Store.Receive(r)
+	if err != nil {
+		return err
+	}
+	err = e.ask(func() error {
+		if staged.Group != m.Group || staged.State.Applied != m.Raft.GetSnapshot().GetMetadata().GetIndex() {
+			return staged.Discard()
+		}
+		if old := e.staged[m.Group]; old != nil {
+			_ = old.Discard()
+		}
+		e.staged[m.Group] = staged
+		e.host.Receive(from, m.Group, m.Raft)
+		return nil
+	})
+	if err != nil {
+		_ = staged.Discard()
+	}
+	return err
+}
+
+// Reset says that the stream from a node broke and a redial was refused.
+func (e *Engine) Reset(node uint64) {
+	e.post(func() { e.host.Suspect(node) })
+}
+
+// Connected says that there is a new stream from a node.
+func (e *Engine) Connected(node uint64) {
+	e.post(func() { e.host.Trust(node) })
+}

@@ -1,0 +1,264 @@
+package cluster
+
+import (
+	"fmt"
+	"log/slog"
+	"time"
+
+	"go.etcd.io/raft/v3/raftpb"
+)
+
+// run is the engine's goroutine.
+func (e *Engine) run() {
+	defer close(e.ended)
+	defer e.end()
+	ticker := time.NewTicker(e.cfg.Tick)
+	defer ticker.Stop()
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	last := time.Now()
+	for !e.dead {
+		if at, ok := e.host.Deadline(); ok {
+			timer.Reset(max(0, at-time.Since(e.start)))
+		}
+		select {
+		case <-e.wake:
+		case <-timer.C:
+		case <-ticker.C:
+			late := time.Since(last) - e.cfg.Tick
+			last = time.Now()
+			e.tick(late)
+		case <-e.stop:
+			return
+		}
+		e.host.Wake(time.Since(e.start))
+		for e.take() || e.host.Busy() {
+			e.turn()
+			if e.dead {
+				return
+			}
+		}
+		for group, s := range e.staged { // raft did not want it
+			_ = s.Discard()
+			delete(e.staged, group)
+		}
+	}
+}
+
+// tick is one step of Raft's clock. After a stall there is one, not as many as were missed:
+// a slow node must not campaign for its own slowness.
+func (e *Engine) tick(late time.Duration) {
+	if late > stalled {
+		e.stalledAt.Store(time.Now().UnixNano())
+		e.log.Warn("the Raft loop stalled", "late", late)
+	}
+	e.host.Tick()
+	if e.ticks++; e.ticks%roomEvery != 1 {
+		return
+	}
+	free, low := e.cfg.Room()
+	if refused := e.refusal.Load() != nil; low == refused {
+		return
+	}
+	if !low {
+		e.refusal.Store(nil)
+		e.host.Refuse("")
+		e.log.Info("the disk has room again", "free", free)
+		return
+	}
+	why := fmt.Sprintf("cluster: the disk is too full: %d MiB free", free>>20)
+	e.refusal.Store(&why)
+	e.host.Refuse(why)
+	e.log.Error("the disk is too full: no more writes, leaderships are given away", "free", free)
+}
+
+// take runs the inbox; true if there was something.
+func (e *Engine) take() bool {
+	e.mu.Lock()
+	inbox := e.inbox
+	e.inbox, e.full = e.spare[:0], 0
+	e.mu.Unlock()
+	for i, f := range inbox {
+		if !e.dead {
+			f()
+		}
+		inbox[i] = nil
+	}
+	e.spare = inbox
+	return len(inbox) > 0
+}
+
+// turn does what the host wants, in the order that Turn says.
+func (e *Engine) turn() {
+	if e.dead || !e.host.Busy() {
+		return
+	}
+	t := e.host.Turn()
+	e.tell(t.Closed)
+	e.send(t.Before)
+	for _, in := range t.Ingests {
+		if err := e.ingest(in); err != nil {
+			e.fatal(err)
+			return
+		}
+		if e.die(MidSnapshotIngest) {
+			return
+		}
+	}
+	if len(t.Updates) > 0 {
+		if t.Sync && e.die(BeforeAppend) {
+			return
+		}
+		if err := e.cfg.Store.Write(t.Updates, t.Sync); err != nil {
+			e.fatal(err)
+			return
+		}
+		if t.Sync && e.die(AfterAppendBeforeSend) {
+			return
+		}
+	}
+	e.host.Wrote(t)
+	e.send(t.After)
+	if len(t.Events) > 0 && e.die(AfterCommitBeforeAck) {
+		return
+	}
+	e.tell(t.Events)
+}
+
+func (e *Engine) die(at Failpoint) bool {
+	if e.cfg.Failpoint != nil && e.cfg.Failpoint(at) {
+		e.dead = true
+	}
+	return e.dead
+}
+
+func (e *Engine) fatal(err error) {
+	e.dead = true
+	e.log.Error("the store failed", "error", err)
+	e.cfg.Fatal(err)
+}
+
+func (e *Engine) ingest(in Ingest) error {
+	u := in.Update
+	s := e.staged[u.Group]
+	delete(e.staged, u.Group)
+	if s == nil || s.State.Applied != in.Index || s.State.AppliedTerm != in.Term {
+		return fmt.Errorf("cluster: group %d: no received rows for snapshot %d", u.Group, in.Index)
+	}
+	return e.cfg.Store.Ingest(s, u.State.Replica, u.Hard.GetTerm(), u.Hard.GetVote())
+}
+
+// send gives each node all its messages at once. A MsgSnap goes with the rows as they are now.
+func (e *Engine) send(ms []Message) {
+	if len(ms) == 0 || e.cfg.Transport == nil {
+		return
+	}
+	byNode := map[uint64][]Message{}
+	for _, m := range ms {
+		if m.Raft.GetType() == raftpb.MsgSnap {
+			e.sendSnapshot(m)
+			continue
+		}
+		byNode[m.To] = append(byNode[m.To], m)
+	}
+	for node, ms := range byNode {
+		e.cfg.Transport.Send(node, ms)
+	}
+}
+
+func (e *Engine) sendSnapshot(m Message) {
+	sent := func(err error) {
+		e.post(func() { e.host.SnapshotSent(m.Group, m.To, err == nil) })
+	}
+	if e.sending >= maxStreams {
+		sent(ErrBusy)
+		return
+	}
+	snap, err := e.cfg.Store.Snapshot(m.Group)
+	if err != nil {
+		e.log.Error("no snapshot", "group", m.Group, "error", err)
+		sent(err)
+		return
+	}
+	if index := m.Raft.GetSnapshot().GetMetadata().GetIndex(); snap.State.Applied != index {
+		panic(fmt.Sprintf("cluster: I2: group %d: snapshot of %d, rows of %d", m.Group, index, snap.State.Applied))
+	}
+	e.sending++
+	e.streams.Add(1)
+	e.cfg.Transport.SendSnapshot(m, snap, func(err error) {
+		defer e.streams.Done()
+		if cerr := snap.Close(); err == nil {
+			err = cerr
+		}
+		e.post(func() { e.sending-- })
+		sent(err)
+	})
+}
+
+// tell passes events on. Those of group 0 are nobody's yet.
+func (e *Engine) tell(events []Event) {
+	for _, ev := range events {
+		switch ev := ev.(type) {
+		case Opened:
+			e.view(ev.Shard).open.Store(ev.Term)
+			e.opened[ev.Shard] = ev.Term
+			if ev.Shard != MetaShard {
+				e.cfg.Leading.Opened(ev.Shard, ev.Term, ev.Generation, ev.At)
+			}
+		case Closed:
+			e.view(ev.Shard).open.Store(0)
+			delete(e.opened, ev.Shard)
+			if ev.Shard != MetaShard {
+				e.cfg.Leading.Closed(ev.Shard, ev.Term)
+			}
+		case Committed:
+			if ev.Shard != MetaShard {
+				e.cfg.Leading.Committed(ev.Shard, ev.Term, ev.Seq, ev.Index)
+			}
+		case ReadReady:
+			done := e.reads[ev.ID]
+			delete(e.reads, ev.ID)
+			done(ev.Err)
+		case LeaderChanged:
+			e.view(ev.Group - 1).leader.Store(&ev)
+		case Removed:
+			e.log.Info("replica removed", "group", ev.Group, "replica", ev.Replica)
+		}
+	}
+}
+
+// end closes what is open. A crash that a test asked for tells nobody.
+func (e *Engine) end() {
+	if e.cfg.Transport != nil {
+		e.cfg.Transport.Stop()
+	}
+	for id, done := range e.reads {
+		delete(e.reads, id)
+		done(ErrNotLeader)
+	}
+	for _, s := range e.staged {
+		_ = s.Discard()
+	}
+	for shard, term := range e.opened {
+		e.view(shard).open.Store(0)
+		if shard != MetaShard && !e.dead {
+			e.cfg.Leading.Closed(shard, term)
+		}
+	}
+}
+
+// raftLog passes on what raft warns of.
+type raftLog struct{ *slog.Logger }
+
+func (raftLog) Debug(...any)                  {}
+func (raftLog) Debugf(string, ...any)         {}
+func (raftLog) Info(...any)                   {}
+func (raftLog) Infof(string, ...any)          {}
+func (l raftLog) Warning(v ...any)            { l.Warn("raft: " + fmt.Sprint(v...)) }
+func (l raftLog) Warningf(f string, v ...any) { l.Warn("raft: " + fmt.Sprintf(f, v...)) }
+func (l raftLog) Error(v ...any)              { l.Logger.Error("raft: " + fmt.Sprint(v...)) }
+func (l raftLog) Errorf(f string, v ...any)   { l.Logger.Error("raft: " + fmt.Sprintf(f, v...)) }
+func (l raftLog) Fatal(v ...any)              { silent{}.Fatal(v...) }
+func (l raftLog) Fatalf(f string, v ...any)   { silent{}.Fatalf(f, v...) }
+func (l raftLog) Panic(v ...any)              { silent{}.Panic(v...) }
+func (l raftLog) Panicf(f string, v ...any)   { silent{}.Panicf(f, v...) }
