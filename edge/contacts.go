@@ -192,10 +192,13 @@ func (h *hub) contactsChanged(m *link.ContactsChanged) {
 	}
 }
 
+// contactRows leaves out users who are nothing to this one but that they have blocked it.
 func contactRows(list []*link.ContactRow) []*wire.ContactRow {
-	rows := make([]*wire.ContactRow, len(list))
-	for i, r := range list {
-		rows[i] = contactRow(r)
+	rows := make([]*wire.ContactRow, 0, len(list))
+	for _, r := range list {
+		if w := contactRow(r); w.Subscription != "" || !r.BlockedBy {
+			rows = append(rows, w)
+		}
 	}
 	return rows
 }

@@ -415,7 +415,9 @@ func TestContactsPage(t *testing.T) {
 		}
 		equal(t, "all", k.told(), `ask {"contacts":{"user":"u","after":"a","limit":500}}`)
 		k.core.say(userShard(presence.Key{App: "default", User: "u"}), &link.Down{Body: &link.Down_Contacts{Contacts: &link.ContactsChanged{
-			App: "default", User: "u", Rows: []*link.ContactRow{{User: "bob", From: true, BlockedBy: true}, {User: "carol"}},
+			App: "default", User: "u", Rows: []*link.ContactRow{
+				{User: "bob", From: true, BlockedBy: true}, {User: "carol"}, {User: "dave", BlockedBy: true},
+			},
 		}}})
 		equal(t, "push", k.got(), `{"push":{"contact":[{"user":"bob","subscription":"from"},{"user":"carol"}]}}`)
 	})

@@ -45,7 +45,7 @@ func (k *kept) relink() {
 // From the reply to connect on, a device is told what the core gives; its acks go to the core, once each, and
 // are where a new leader goes on.
 func TestOutboxStory(t *testing.T) {
-	first := &link.OutboxBatch{Epoch: epoch1, Head: 33, Entries: entries(31, 32, 1), Gap: &link.OutboxGap{From: 29, To: 30, Reason: 2}}
+	first := &link.OutboxBatch{Epoch: epoch1, Head: 33, Entries: entries(31, 32, 1), Gap: &link.OutboxGap{From: 29, To: 30, Reason: 1}}
 	inKept(t, "u", from(word1, 28), first, func(k *kept) {
 		r := k.replies()
 		if len(r) != 1 {

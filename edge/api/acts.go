@@ -12,8 +12,6 @@ import (
 	"muster/clients/wire"
 )
 
-const soft = " Until durable state exists this is forgotten when the node restarts."
-
 type statusRequest struct {
 	UserPath
 	Body struct {
@@ -70,11 +68,11 @@ func (a *API) acts() {
 	user := []string{"user"}
 	handle(a, huma.Operation{
 		OperationID: "set-status", Method: http.MethodPost, Path: "/v1/users/{id}/status", Tags: user,
-		Summary: "Set or end a user's status", Description: "The status is the claim \"manual\". Any state but invisible makes an invisible user visible again." + soft,
+		Summary: "Set or end a user's status", Description: "The status is the claim \"manual\". Any state but invisible makes an invisible user visible again.",
 	}, a.setStatus)
 	handle(a, huma.Operation{
 		OperationID: "set-claim", Method: http.MethodPost, Path: "/v1/users/{id}/claims", Tags: user,
-		Summary: "Set a claim: a status from one of many sources", Description: "At most 8 per user; the highest priority wins, then the newest. It belongs to the user, not to a session." + soft,
+		Summary: "Set a claim: a status from one of many sources", Description: "At most 8 per user; the highest priority wins, then the newest. It belongs to the user, not to a session.",
 	}, a.setClaim)
 	handle(a, huma.Operation{
 		OperationID: "end-claim", Method: http.MethodDelete, Path: "/v1/users/{id}/claims/{claim}", Tags: user,
@@ -86,7 +84,7 @@ func (a *API) acts() {
 	}, a.disconnect)
 	handle(a, huma.Operation{
 		OperationID: "revoke", Method: http.MethodPost, Path: "/v1/users/{id}/revoke", Tags: user,
-		Summary: "Revoke tokens of a user", Description: "Those issued before a time, or one by its jti; without either all issued until now. Sessions that came with them end." + soft,
+		Summary: "Revoke tokens of a user", Description: "Those issued before a time, or one by its jti; without either all issued until now. Sessions that came with them end.",
 	}, a.revoke)
 }
 

@@ -43,9 +43,12 @@ type Config struct {
 	Gatherer   prometheus.Gatherer   // what /metrics shows; nil: no /metrics
 	Registerer prometheus.Registerer // where the API's own metrics go; nil: nowhere
 
-	Version string           // of the server, for OpenAPI
-	Now     func() time.Time // default time.Now
-	Log     *slog.Logger     // default slog.Default
+	Hooks Replayer // the webhook's dispatcher; nil: there is no webhook
+
+	Version  string           // of the server, for OpenAPI
+	Now      func() time.Time // default time.Now
+	NewEpoch func() uint64    // default at random; never 0
+	Log      *slog.Logger     // default slog.Default
 }
 
 // API is the HTTP API. It is an http.Handler.
@@ -54,7 +57,14 @@ type API struct {
 	mux     *http.ServeMux
 	huma    huma.API
 	metrics *metrics
+
+	streaming atomic.Int64
+	streams   chan struct{} // closed: streams end
+	end       sync.Once
 }
+
+// Close ends the streams, so that the server can shut down. All else goes on.
+func (a *API) Close() { a.end.Do(func() { close(a.streams) }) }
 
 var humaErrors = sync.OnceFunc(func() { huma.NewError = newHumaError })
 
@@ -66,6 +76,9 @@ func New(cfg Config) (*API, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
+	if cfg.NewEpoch == nil {
+		cfg.NewEpoch = newEpoch
+	}
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
 	}
@@ -73,7 +86,7 @@ func New(cfg Config) (*API, error) {
 		cfg.Ready = func() []string { return nil }
 	}
 	humaErrors()
-	a := &API{cfg: cfg, mux: http.NewServeMux()}
+	a := &API{cfg: cfg, mux: http.NewServeMux(), streams: make(chan struct{})}
 	var err error
 	if a.metrics, err = newMetrics(cfg.Registerer); err != nil {
 		return nil, fmt.Errorf("api: %w", err)
@@ -84,6 +97,10 @@ func New(cfg Config) (*API, error) {
 	a.relations()
 	a.lists()
 	a.rooms()
+	a.publishing()
+	a.contacts()
+	a.outboxes()
+	a.events()
 	if err := a.serveOpenAPI(); err != nil {
 		return nil, fmt.Errorf("api: OpenAPI: %w", err)
 	}
@@ -154,7 +171,10 @@ func handle[I, O any](a *API, op huma.Operation, f func(context.Context, *I) (O,
 
 const idPattern = "^[A-Za-z0-9._@+=-]{1,128}$"
 
-type appKey struct{}
+type (
+	appKey   struct{} // of the request's app
+	boundKey struct{} // of whether its key is bound to that app
+)
 
 func appOf(ctx context.Context) string { app, _ := ctx.Value(appKey{}).(string); return app }
 
@@ -174,19 +194,27 @@ func (a *API) call(ctx context.Context, up *link.Up) (*link.Down, error) {
 
 // act sends a command for a user and waits for its end.
 func (a *API) act(ctx context.Context, act *link.Act) error {
+	acted, err := a.acted(ctx, act)
+	if err != nil {
+		return err
+	}
+	return coreError(acted.Code, acted.Message)
+}
+
+// acted is act with what the shard says.
+func (a *API) acted(ctx context.Context, act *link.Act) (*link.Acted, error) {
 	act.App = appOf(ctx)
 	down, err := a.call(ctx, &link.Up{
 		Shard: link.ShardOf(act.App, link.KindUser, act.User),
 		Body:  &link.Up_Act{Act: act},
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	acted := down.GetActed()
-	if acted == nil {
-		return wrongAnswer()
+	if acted := down.GetActed(); acted != nil {
+		return acted, nil
 	}
-	return coreError(acted.Code, acted.Message)
+	return nil, wrongAnswer()
 }
 
 // parallel runs f for 0 to n-1, at most as many at a time as there are shards, and

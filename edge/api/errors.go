@@ -113,7 +113,15 @@ func coreError(code link.Code, message string) error {
 		c = wire.CodePermissionDenied
 	case link.Code_BUSY:
 		c, wait = wire.CodeBusy, 200*time.Millisecond
-	case link.Code_MOVING:
+	case link.Code_OUTBOX_FULL:
+		c, wait = wire.CodeOutboxFull, time.Second
+	case link.Code_ID_EXPIRED:
+		c = wire.CodeIDExpired
+	case link.Code_ID_REUSED:
+		c = wire.CodeIDReused
+	case link.Code_BLOCKED:
+		c = wire.CodeBlocked
+	case link.Code_MOVING, link.Code_UNKNOWN_OUTCOME:
 		c, wait = wire.CodeMoving, 200*time.Millisecond
 	case link.Code_STALE_ATTEMPT, link.Code_NOT_ATTACHED:
 		c = wire.CodeConflict

@@ -37,11 +37,11 @@ func ParseKey(setting string, short bool) (Key, error) {
 	return k, nil
 }
 
-// app checks the request's key and says for which app it asks.
-func (a *API) app(r *http.Request) (string, *Error) {
+// app checks the request's key and says for which app it asks, and whether the key is bound to it.
+func (a *API) app(r *http.Request) (app string, bound bool, refused *Error) {
 	scheme, secret, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	if !strings.EqualFold(scheme, "Bearer") || secret == "" {
-		return "", fail(wire.CodeUnauthorized, 0, "want an API key: Authorization: Bearer KEY")
+		return "", false, fail(wire.CodeUnauthorized, 0, "want an API key: Authorization: Bearer KEY")
 	}
 	sum := sha256.Sum256([]byte(strings.TrimSpace(secret)))
 	found := -1
@@ -51,21 +51,21 @@ func (a *API) app(r *http.Request) (string, *Error) {
 		}
 	}
 	if found < 0 {
-		return "", fail(wire.CodeUnauthorized, 0, "the API key is not valid here")
+		return "", false, fail(wire.CodeUnauthorized, 0, "the API key is not valid here")
 	}
 	asked, err := askedApp(r)
 	if err != nil {
-		return "", err
+		return "", false, err
 	}
-	switch bound := a.cfg.Keys[found].App; {
-	case bound == "" && asked == "":
-		return defaultApp, nil
-	case bound == "":
-		return asked, nil
-	case asked != "" && asked != bound:
-		return "", fail(wire.CodePermissionDenied, 0, "the API key is bound to another app")
+	switch to := a.cfg.Keys[found].App; {
+	case to == "" && asked == "":
+		return defaultApp, false, nil
+	case to == "":
+		return asked, false, nil
+	case asked != "" && asked != to:
+		return "", false, fail(wire.CodePermissionDenied, 0, "the API key is bound to another app")
 	default:
-		return bound, nil
+		return to, true, nil
 	}
 }
 

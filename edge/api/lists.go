@@ -2,16 +2,13 @@ package api
 
 import (
 	"context"
-	"encoding/base64"
 	"net/http"
 	"slices"
-	"strings"
 	"sync"
 
 	"github.com/danielgtaylor/huma/v2"
 
 	"muster/actors/link"
-	"muster/clients/wire"
 )
 
 type onlineRequest struct {
@@ -48,23 +45,8 @@ func (a *API) lists() {
 	}, a.counts)
 }
 
-// A cursor is the last id of the page before.
-const cursorMark = "1:"
-
-func (in *onlineRequest) after() (string, error) {
-	if in.Cursor == "" {
-		return "", nil
-	}
-	data, err := base64.RawURLEncoding.DecodeString(in.Cursor)
-	id, ok := strings.CutPrefix(string(data), cursorMark)
-	if err != nil || !ok || !wire.ValidID(id) {
-		return "", badRequest("query.cursor: not one of this call")
-	}
-	return id, nil
-}
-
 func (a *API) online(ctx context.Context, in *onlineRequest) (onlineReply, error) {
-	after, err := in.after()
+	after, err := afterOf(in.Cursor)
 	if err != nil {
 		return onlineReply{}, err
 	}
@@ -74,7 +56,7 @@ func (a *API) online(ctx context.Context, in *onlineRequest) (onlineReply, error
 	users, more := m.page(after, in.Limit)
 	reply := onlineReply{Presences: users, Complete: !m.failed}
 	if more {
-		reply.Cursor = base64.RawURLEncoding.EncodeToString([]byte(cursorMark + users[len(users)-1].User))
+		reply.Cursor = cursorAfter(users[len(users)-1].User)
 	}
 	return reply, nil
 }

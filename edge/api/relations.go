@@ -75,16 +75,8 @@ func (a *API) relations() {
 	user := []string{"user"}
 	handle(a, huma.Operation{
 		OperationID: "set-audience", Method: http.MethodPost, Path: "/v1/users/{id}/audience", Tags: user,
-		Summary: "Set who may see which field of a user", Description: "Fields that are left out keep their rule." + soft,
+		Summary: "Set who may see which field of a user", Description: "Fields that are left out keep their rule.",
 	}, a.setAudience)
-	handle(a, huma.Operation{
-		OperationID: "set-contacts", Method: http.MethodPost, Path: "/v1/users/{id}/contacts", Tags: user,
-		Summary: "Add and remove contacts of a user", Description: "They are the users that the rule \"contacts\" of this user means; at most 5,000." + soft,
-	}, a.setContacts)
-	handle(a, huma.Operation{
-		OperationID: "set-blocks", Method: http.MethodPost, Path: "/v1/users/{id}/blocks", Tags: user,
-		Summary: "Block and unblock users", Description: "A block hides both from each other, above all rules." + soft,
-	}, a.setBlocks)
 }
 
 func (a *API) setAudience(ctx context.Context, in *audienceRequest) (empty, error) {
@@ -142,40 +134,4 @@ func (in *relationRequest) names() ([]Result, error) {
 		return nil, badRequest("body: name at least one user in add or remove")
 	}
 	return out, nil
-}
-
-func (a *API) setContacts(ctx context.Context, in *relationRequest) (results, error) {
-	out, err := in.names()
-	if err != nil {
-		return results{}, err
-	}
-	// One change of one user: it is made whole or not at all.
-	err = a.act(ctx, &link.Act{User: in.ID, What: &link.Act_Relations{Relations: &link.Relations{
-		ContactsAdd: in.Body.Add, ContactsRemove: in.Body.Remove,
-	}}})
-	return results{Results: out}, err
-}
-
-// setBlocks tells both sides, as each decides alone. The blocker's comes first and
-// decides over the request; a blocked user that was not told is an item that failed.
-func (a *API) setBlocks(ctx context.Context, in *relationRequest) (results, error) {
-	out, err := in.names()
-	if err != nil {
-		return results{}, err
-	}
-	if err := a.act(ctx, &link.Act{User: in.ID, What: &link.Act_Relations{Relations: &link.Relations{
-		Block: in.Body.Add, Unblock: in.Body.Remove,
-	}}}); err != nil {
-		return results{}, err
-	}
-	parallel(len(out), func(i int) {
-		other := &link.Relations{BlockedBy: []string{in.ID}}
-		if i >= len(in.Body.Add) {
-			other = &link.Relations{UnblockedBy: []string{in.ID}}
-		}
-		if err := a.act(ctx, &link.Act{User: out[i].User, What: &link.Act_Relations{Relations: other}}); err != nil {
-			out[i].Error = callError(err)
-		}
-	})
-	return results{Results: out}, nil
 }

@@ -77,7 +77,8 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer a.metrics.inFlight.Dec()
 	rec := &recorder{ResponseWriter: w}
 	_, route := a.mux.Handler(r)
-	app := ""
+	app, bound := "", false
+	var refused *Error
 	defer func() {
 		if p := recover(); p != nil {
 			if p == http.ErrAbortHandler {
@@ -93,12 +94,17 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}()
 	rec.Header().Set("Cache-Control", "no-store")
 	rec.Header().Set("X-Content-Type-Options", "nosniff")
-	var refused *Error
-	if app, refused = a.admit(rec, r, route); refused != nil {
+	app, bound, refused = a.admit(rec, r, route)
+	if refused != nil {
 		writeError(rec, refused)
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.WithValue(r.Context(), appKey{}, app), requestTimeout)
+	ctx := context.WithValue(context.WithValue(r.Context(), appKey{}, app), boundKey{}, bound)
+	if route == "GET /v1/events" && wantsStream(r) {
+		a.stream(rec, r.WithContext(ctx))
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	a.mux.ServeHTTP(rec, r.WithContext(ctx))
 }
@@ -113,26 +119,26 @@ func needsKey(r *http.Request, route string) bool {
 }
 
 // admit checks the key of what needs one, then whether the route exists.
-func (a *API) admit(w http.ResponseWriter, r *http.Request, route string) (app string, refused *Error) {
+func (a *API) admit(w http.ResponseWriter, r *http.Request, route string) (app string, bound bool, refused *Error) {
 	if needsKey(r, route) {
-		if app, refused = a.app(r); refused != nil {
+		if app, bound, refused = a.app(r); refused != nil {
 			if refused.status == http.StatusUnauthorized {
 				w.Header().Set("WWW-Authenticate", `Bearer realm="muster"`)
 			}
-			return "", refused
+			return "", false, refused
 		}
 	}
 	if route != "" {
-		return app, nil
+		return app, bound, nil
 	}
 	// The router says by itself whether the path or only the method is unknown.
 	said := &recorder{ResponseWriter: discard{http.Header{}}}
 	a.mux.ServeHTTP(said, r)
 	if allow := said.Header().Get("Allow"); said.status == http.StatusMethodNotAllowed {
 		w.Header().Set("Allow", allow)
-		return "", httpError(said.status, fmt.Sprintf("%s is not allowed here, only %s", r.Method, allow))
+		return "", false, httpError(said.status, fmt.Sprintf("%s is not allowed here, only %s", r.Method, allow))
 	}
-	return "", httpError(http.StatusNotFound, "no such path: /v1/openapi.json lists what there is")
+	return "", false, httpError(http.StatusNotFound, "no such path: /v1/openapi.json lists what there is")
 }
 
 type discard struct{ header http.Header }

@@ -4,7 +4,7 @@ package publish
 var (
 	classes = [...]string{"normal", "critical", "presence"}
 	types   = [...]string{"message", "notify_when"}
-	reasons = [...]string{"", "acked", "ttl", "collapsed", "overflow", "purged"}
+	reasons = [...]string{"acked", "ttl", "collapsed", "overflow", "purged"}
 	actions = [...]string{"", "subscribe", "approve", "deny", "unsubscribe", "remove"}
 )
 
