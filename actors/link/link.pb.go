@@ -2204,6 +2204,7 @@ type Publish struct {
 	TtlMs         int64                  `protobuf:"varint,6,opt,name=ttl_ms,json=ttlMs,proto3" json:"ttl_ms,omitempty"`         // 0: default
 	Collapse      string                 `protobuf:"bytes,7,opt,name=collapse,proto3" json:"collapse,omitempty"`
 	AnyDevice     bool                   `protobuf:"varint,8,opt,name=any_device,json=anyDevice,proto3" json:"any_device,omitempty"` // the first ack is enough
+	Type          uint32                 `protobuf:"varint,9,opt,name=type,proto3" json:"type,omitempty"`                            // presence.EntryType; only in a transfer
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2292,6 +2293,13 @@ func (x *Publish) GetAnyDevice() bool {
 		return x.AnyDevice
 	}
 	return false
+}
+
+func (x *Publish) GetType() uint32 {
+	if x != nil {
+		return x.Type
+	}
+	return 0
 }
 
 type Published struct {
@@ -6261,7 +6269,7 @@ const file_actors_link_link_proto_rawDesc = "" +
 	"\x0fContactsChanged\x12\x10\n" +
 	"\x03app\x18\x01 \x01(\tR\x03app\x12\x12\n" +
 	"\x04user\x18\x02 \x01(\tR\x04user\x12+\n" +
-	"\x04rows\x18\x03 \x03(\v2\x17.muster.link.ContactRowR\x04rows\"\xca\x01\n" +
+	"\x04rows\x18\x03 \x03(\v2\x17.muster.link.ContactRowR\x04rows\"\xde\x01\n" +
 	"\aPublish\x12\x16\n" +
 	"\x06sender\x18\x01 \x01(\tR\x06sender\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\fR\x02id\x12\x1b\n" +
@@ -6271,7 +6279,8 @@ const file_actors_link_link_proto_rawDesc = "" +
 	"\x06ttl_ms\x18\x06 \x01(\x03R\x05ttlMs\x12\x1a\n" +
 	"\bcollapse\x18\a \x01(\tR\bcollapse\x12\x1d\n" +
 	"\n" +
-	"any_device\x18\b \x01(\bR\tanyDevice\"g\n" +
+	"any_device\x18\b \x01(\bR\tanyDevice\x12\x12\n" +
+	"\x04type\x18\t \x01(\rR\x04type\"g\n" +
 	"\tPublished\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x16\n" +
 	"\x06offset\x18\x02 \x01(\x04R\x06offset\x12\x0e\n" +
