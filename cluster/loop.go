@@ -145,7 +145,7 @@ func (e *Engine) ingest(in Ingest) error {
 	if s == nil || s.State.Applied != in.Index || s.State.AppliedTerm != in.Term {
 		return fmt.Errorf("cluster: group %d: no received rows for snapshot %d", u.Group, in.Index)
 	}
-	return e.cfg.Store.Ingest(s, u.State.Replica, u.Hard.GetTerm(), u.Hard.GetVote())
+	return e.cfg.Store.Ingest(s, u.Hard.GetTerm(), u.Hard.GetVote(), u.State.Replica)
 }
 
 // send gives each node all its messages at once. A MsgSnap goes with the rows as they are now.
