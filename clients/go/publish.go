@@ -16,7 +16,7 @@ type Message struct {
 	Body        any           // encoded as JSON, at most 16 KiB; a json.RawMessage as it is
 	Class       string        // critical, normal (default), presence
 	TTL         time.Duration // 10 s to 30 days; 0: 7 days
-	CollapseKey string        // replaces an older entry with this key that no device has acked; at most 64 bytes
+	CollapseKey string        // replaces an older entry of this user's with this key that no device has acked; at most 64 bytes
 	AnyDevice   bool          // the first device's ack is enough
 	// ID is a UUIDv7 or ULID. Set it to go on with a message whose fate an earlier Publish
 	// could not learn. Default: a new one, with the server's time of the first attempt.

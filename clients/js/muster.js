@@ -19,8 +19,12 @@
  * - `self`: the user's own view (what others cannot see is in it)
  * - `typing`: {user, room, kind, typing}
  * - `room`: {room, enter, update, leave, count, error}: a room that was entered
+ * - `contact`: {user, subscription, pending_in, …}: a relation changed, by either side or on another device
  * - `latency`: {ms}: the answer to a ping of ours
- * - `error`: a {@link MusterError} that no caller waits for
+ * - `error`: a {@link MusterError} that no caller waits for, or what the outbox's handler threw
+ *
+ * Messages for this user, sent while it is here or away, go to `options.outbox.handle`,
+ * one at a time, each once: see {@link Outbox}.
  *
  * @typedef {"online"|"away"|"dnd"|"offline"|"invisible"|"unknown"} State
  *
@@ -38,6 +42,27 @@
  * @property {string} [last_seen] recently, week, month, long_ago
  * @property {string} [reason] why offline: explicit, timeout, kicked, node_lost, expired
  * @property {number} [as_of_at] with stale: when it was last known to be true
+ *
+ * @typedef {object} Contact the relation to one user; with user alone there is none any more
+ * @property {string} user
+ * @property {"none"|"to"|"from"|"both"} [subscription] to: we may see the user, from: the user may see us
+ * @property {boolean} [pending_out] we asked and await an answer
+ * @property {boolean} [pending_in] the user asked and awaits an answer
+ * @property {boolean} [approved] a request of the user will be approved without asking
+ * @property {boolean} [blocked] we have blocked the user
+ *
+ * @typedef {{epoch: string, offset: number}} Position how far a device has processed its user's outbox
+ *
+ * @typedef {object} PositionStore keeps the position of one device; both may be async
+ * @property {() => Position|null|undefined} load null: from the oldest entry kept
+ * @property {(position: Position) => void} save all up to it has been processed
+ *
+ * @typedef {object} Delivery one step through the outbox: an entry, a gap or a reset
+ * @property {Position} position where the outbox stands after it
+ * @property {{offset: number, client_id: string, from?: string, type: string, class: string, at: number, expires_at: number,
+ *   collapse_key?: string, body: *}} [entry] a message; without from it is the application's
+ * @property {{from: number, to: number, reason: string}} [gap] offsets that will not come; with ttl and overflow something was missed
+ * @property {boolean} [reset] the history was lost or purged, or this device was away too long: fetch the application's state anew
  */
 
 const PROTOCOL = "muster.v1.json";
@@ -48,6 +73,12 @@ const TYPING_MS = 3_000;
 const ACTIVITY_MS = 30_000;
 const DUPLICATE_MS = 300; // how long a tab waits for another to say that it has the same device id
 const WATCH = { ids: 1_000, bytes: 32_768 }; // per frame
+const BLOCK = { ids: 100, bytes: 32_768 };
+const ACK = { ms: 1_000, entries: 64 };
+const WINDOW = 512; // deliveries that may wait for the handler; the server has at most 256 on the way
+const SESSION_TTL_MS = 300_000; // a claim of a longer life belongs to the user, not to the session
+const MIN_TTL_MS = 10_000;
+const OUTBOX_FULL = 127;
 
 /** An error of the server (`code` > 0, see docs/errors.md) or of the client (`code` 0). */
 export class MusterError extends Error {
@@ -241,6 +272,166 @@ export class Room {
   }
 }
 
+/**
+ * Keeps an outbox position in a Storage. Only what `handle` does may be lost or done
+ * twice in a crash; to rule that out, store the position together with what comes of the
+ * entry, in `handle`, and let `save` do nothing.
+ * @param {Storage} storage such as localStorage
+ * @param {string} key
+ * @returns {PositionStore}
+ */
+export function positionIn(storage, key) {
+  return {
+    load: () => JSON.parse(storage?.getItem(key) || "null"),
+    save: (position) => storage?.setItem(key, JSON.stringify(position)),
+  };
+}
+
+/**
+ * The user's outbox as this device reads it. The server gives an entry at least once, the handler gets it once:
+ * what has been given is dropped by its offset. An entry is processed when the handler's promise resolves; if it rejects,
+ * it gets the same entry again, with back-off.
+ */
+export class Outbox {
+  #handle;
+  #store;
+  #on;
+  #queue = []; // the first one may be in the handler's hands
+  #given = { epoch: "", offset: 0 }; // of the last one queued
+  #any = true; // the next entry may have any offset
+  #strange = false; // the server does not know the position of this device
+  #era = 0; // resets so far
+  #done = 0; // offset processed and saved in this era
+  #acked = 0; // offset that the server knows to be done
+  #fresh = 0; // processed since the last ack
+  #timer; // of the ack
+  #again; // timer of the next try
+  #tries = 0;
+  #running = false;
+  #stopped = true;
+
+  /**
+   * @param {(delivery: Delivery) => void|Promise<void>} handle
+   * @param {PositionStore} store
+   * @param {{ack: () => void, error: (e: Error) => void}} on ack: it is time to send {@link Outbox#owed}
+   */
+  constructor(handle, store, on) {
+    this.#handle = handle;
+    this.#store = store;
+    this.#on = on;
+  }
+
+  /** Loads the position, the first time, and lets the handler go on. */
+  async start() {
+    if (this.#era === 0 && !this.#given.epoch) {
+      const { epoch = "", offset = 0 } = (await this.#store.load()) ?? {};
+      this.#given = { epoch, offset };
+      this.#any = !offset;
+      this.#done = this.#acked = offset;
+    }
+    this.#stopped = false;
+    this.#run();
+  }
+  stop() {
+    this.#stopped = true;
+    clearTimeout(this.#timer);
+    clearTimeout(this.#again);
+  }
+
+  /** From the next connect on this is another device, at the same position. */
+  move() {
+    this.#strange = this.#any = true;
+  }
+
+  /** The position for connect; that the server learns it is an ack. */
+  declare() {
+    this.#acked = this.#strange ? 0 : this.#done;
+    if (this.#strange) return {}; // what was given already is dropped
+    return this.#done ? { epoch: this.#given.epoch, offset: this.#done } : this.#given.epoch ? { epoch: this.#given.epoch } : {};
+  }
+  /** The ack that is due, for its caller to send; undefined if there is none. */
+  owed() {
+    clearTimeout(this.#timer);
+    this.#fresh = 0;
+    if (this.#done <= this.#acked) return undefined;
+    this.#acked = this.#done;
+    return { outbox: this.#done, epoch: this.#given.epoch };
+  }
+
+  /** Queues what is new in what the server says. */
+  take({ epoch = "", reset, gap, entries = [] }) {
+    this.#strange = false;
+    if (reset || (this.#given.epoch && epoch !== this.#given.epoch)) {
+      this.#given = { epoch, offset: 0 };
+      this.#done = this.#acked = this.#fresh = 0;
+      this.#era++;
+      this.#any = true;
+      this.#add({ reset: true });
+    } else this.#given.epoch ||= epoch;
+    if (gap && !this.#skip(gap)) return;
+    for (const entry of entries) {
+      const { offset } = entry;
+      if (!(offset > this.#given.offset)) continue;
+      if (!this.#any && offset !== this.#given.offset + 1) return; // what is missing comes again
+      if (this.#queue.length >= WINDOW) return; // and so does this
+      this.#given.offset = offset;
+      this.#any = false;
+      this.#add({ entry });
+    }
+    this.#run();
+  }
+  #skip({ from, to, reason }) {
+    const next = this.#given.offset + 1;
+    if (!(to >= next)) return true;
+    if (from > next && !this.#any) return false;
+    const before = next === 1 && reason === "acked"; // this device's time
+    this.#given.offset = to;
+    this.#any = false;
+    if (!before) this.#add({ gap: { from: Math.max(from, next), to, reason } });
+    return true;
+  }
+  #add(delivery) {
+    this.#queue.push({ era: this.#era, delivery: { position: { ...this.#given }, ...delivery } });
+  }
+
+  async #run() {
+    if (this.#running) return;
+    this.#running = true;
+    try {
+      while (this.#queue.length && !this.#stopped) {
+        const [{ era, delivery }] = this.#queue;
+        await this.#handle(delivery);
+        await this.#store.save(delivery.position);
+        this.#queue.shift();
+        this.#tries = 0;
+        if (era === this.#era) this.#finished(delivery.position.offset);
+      }
+    } catch (error) {
+      clearTimeout(this.#again);
+      if (!this.#stopped) this.#again = setTimeout(() => this.#run(), backoff(this.#tries++));
+      this.#on.error(error);
+    } finally {
+      this.#running = false;
+    }
+  }
+  #finished(offset) {
+    this.#done = offset;
+    if (++this.#fresh >= ACK.entries) return this.#on.ack();
+    if (this.#fresh === 1) {
+      clearTimeout(this.#timer);
+      this.#timer = setTimeout(() => this.#on.ack(), ACK.ms);
+    }
+  }
+}
+
+/** A UUIDv7 of a time in Unix ms. */
+export function messageId(ms) {
+  const random = newId();
+  const variant = ((parseInt(random[0], 16) & 3) | 8).toString(16);
+  const hex = Math.floor(ms).toString(16).padStart(12, "0") + "7" + random.slice(1, 4) + variant + random.slice(4, 19);
+  return [hex.slice(0, 8), hex.slice(8, 12), hex.slice(12, 16), hex.slice(16, 20), hex.slice(20)].join("-");
+}
+
 /** One socket: commands and their replies, and the watchdog. */
 class Conn {
   #ws;
@@ -257,7 +448,7 @@ class Conn {
   openedAt = 0; // when the connect reply came
   parting = null; // what the server said before it closed: {code, reconnect, retry_after_ms}
 
-  /** @param on {{open: Function, push: Function, stray: Function, lost: Function}} */
+  /** @param on {{open: Function, push: Function, pong: Function, stray: Function, lost: Function}} */
   constructor(ws, on) {
     this.#ws = ws;
     this.#on = on;
@@ -325,11 +516,18 @@ class Conn {
   #frame(data) {
     this.#heard = Date.now();
     for (const m of decode(data)) {
-      if (m.id) this.#answer(m);
-      else if (m.push) this.#on.push(this, m.push);
-      else if (m.error) this.#on.stray(new MusterError(m.error));
-      else if (!Object.keys(m).length) this.send({});
+      try {
+        this.#message(m);
+      } catch (error) {
+        this.#on.stray(new MusterError({ name: "BAD_MESSAGE", message: `the server said what makes no sense: ${error.message}` }));
+      }
     }
+  }
+  #message(m) {
+    if (m.id) this.#answer(m);
+    else if (m.push) this.#on.push(this, m.push);
+    else if (m.error) this.#on.stray(new MusterError(m.error));
+    else if (!Object.keys(m).length) this.send(this.#on.pong(this));
   }
 
   #answer(m) {
@@ -356,6 +554,7 @@ class Tab {
   #nonce = newId();
   #asking = false;
   #taken = false;
+  renewed = false; // it was another device before
 
   constructor(store, prefix) {
     this.#store = store;
@@ -377,6 +576,7 @@ class Tab {
   }
   /** Starts over as a device that nobody knows. */
   renew() {
+    this.renewed = this.device !== "";
     this.device = newId();
     this.set("device", this.device);
     this.set("session", "");
@@ -446,6 +646,9 @@ export class Muster extends EventTarget {
   #timer; // for the next dial
   #refresh;
   #ahead = 0; // how far the server's clock is ahead of ours, ms
+  #clock = null; // {server_at, at}: the server's clock when performance.now() was at
+  #outbox = null;
+  #kept = new Map(); // claims that belong to this session, by id: {claim, until}
   #tries = 0;
   #waiting = []; // calls that wait for the connection: [resolve, reject]
   #syncing = false;
@@ -474,6 +677,9 @@ export class Muster extends EventTarget {
    * @param {number} [options.graceMs] how long others keep seeing this session after its connection is lost
    * @param {string} [options.client] names the client for the server's explain
    * @param {boolean} [options.trackActivity] false: the application calls {@link Muster#activity} itself
+   * @param {{handle: (delivery: Delivery) => void|Promise<void>, position?: PositionStore}} [options.outbox] reads the user's
+   *   outbox: entries wait for this device until it says {@link Muster#forgetDevice} or is away for 30 days.
+   *   position: default beside the device's id, so that a new tab starts with the oldest entries kept
    * @param {Storage} [options.storage] default: sessionStorage
    * @param {string} [options.storagePrefix] default: "muster."
    * @param {typeof WebSocket} [options.WebSocket]
@@ -483,6 +689,13 @@ export class Muster extends EventTarget {
     this.#options = { deviceClass: "web", client: "muster.js", trackActivity: true, WebSocket: globalThis.WebSocket, ...options };
     this.#tab = new Tab(options.storage ?? sessionStore(), options.storagePrefix ?? "muster.");
     this.sessionId = this.#tab.get("session") || "";
+    if (options.outbox) {
+      const beside = { load: () => JSON.parse(this.#tab.get("outbox") || "null"), save: (p) => this.#tab.set("outbox", JSON.stringify(p)) };
+      this.#outbox = new Outbox(options.outbox.handle, options.outbox.position ?? beside, {
+        ack: () => this.#ack(),
+        error: (error) => this.#error(error),
+      });
+    }
   }
 
   /**
@@ -510,12 +723,21 @@ export class Muster extends EventTarget {
     this.#listen();
     if (!this.#options.deviceId) await this.#tab.claim();
     this.sessionId = this.#tab.get("session") || "";
+    try {
+      await this.#outbox?.start();
+      if (this.#tab.renewed) this.#outbox?.move();
+    } catch (error) {
+      this.#end(error, { state: "closed", reason: `the outbox position: ${error.message}` });
+      return up;
+    }
     this.#dial();
     return up;
   }
 
-  /** Signs out: others see this device leave at once. */
-  bye() {
+  /** Signs out: others see this device leave at once. With forget, nothing waits for it any more: see {@link Muster#forgetDevice}. */
+  bye({ forget = false } = {}) {
+    this.#ack();
+    if (forget) this.#conn?.send({ device: { forget: true } });
     this.#conn?.send({ bye: {} });
     this.#tab.set("session", "");
     this.sessionId = "";
@@ -569,11 +791,15 @@ export class Muster extends EventTarget {
 
   /**
    * Sets what others see. `online` ends a status set before; `invisible` shows the
-   * user offline to everyone else.
+   * user offline to everyone else. A status for up to 5 minutes belongs to the session, any other to the user.
    * @param {{state: string, text?: string, emoji?: string, ttl_ms?: number}} status
    */
-  setStatus(status) {
-    return this.call("status", status);
+  async setStatus(status) {
+    const reply = await this.call("status", status);
+    if (status.state === "invisible") return reply; // which leaves the status as it is
+    if (status.ttl_ms) this.#hold({ ...status, id: "manual", source: "manual" });
+    else this.#kept.delete("manual");
+    return reply;
   }
   /** Hides this user from everyone, or shows it again with the status it had set. */
   setInvisible(on = true) {
@@ -586,12 +812,19 @@ export class Muster extends EventTarget {
     const claim = this.me?.claims?.find((c) => c.id === "manual");
     return { ...claim, state: claim?.state === "away" || claim?.state === "dnd" ? claim.state : "online" };
   }
-  /** One source of status among several, such as a call or a game: see Claim in docs/protocol.md. */
-  setClaim(claim) {
-    return this.call("claim", claim);
+  /**
+   * One source of status among several, such as a call or a game: see Claim in docs/protocol.md. One for more
+   * than 5 minutes belongs to the user, any other to the session.
+   */
+  async setClaim(claim) {
+    const reply = await this.call("claim", claim);
+    this.#hold(claim);
+    return reply;
   }
-  endClaim(id) {
-    return this.call("claim.end", { id });
+  async endClaim(id) {
+    const reply = await this.call("claim.end", { id });
+    this.#kept.delete(id);
+    return reply;
   }
   /** Who may see what: see Audience in docs/protocol.md. */
   setAudience(audience) {
@@ -645,6 +878,78 @@ export class Muster extends EventTarget {
     return this.#rooms.get(id);
   }
 
+  /**
+   * Puts a message into the outbox of a user and resolves with {client_id, at} when it is stored for good. Until then the same id
+   * is sent again and again, on new sockets too, so that it is stored once whatever fails. Rejects when the server refuses
+   * for a reason that waiting cannot mend, with OUTBOX_FULL, when the client is closed or the signal aborts; the error's
+   * `clientId` then is that of a message that may have been stored.
+   * @param {string} user
+   * @param {*} body any JSON of at most 16 KiB
+   * @param {{client_id?: string, class?: "critical"|"normal"|"presence", ttl_ms?: number, collapse_key?: string,
+   *   ack_mode?: "each_device"|"any_device", signal?: AbortSignal}} [how] client_id: to go on with an earlier message
+   * @returns {Promise<{client_id: string, at: number}>}
+   */
+  async publish(user, body, { client_id = "", signal, ...how } = {}) {
+    for (let n = 0; ; n++) {
+      try {
+        signal?.throwIfAborted();
+        await this.#up();
+        client_id ||= messageId(this.#serverTime());
+        return await abortable(this.call("publish", { user, client_id, body, ...how }), signal);
+      } catch (error) {
+        if (!error.retryable || error.code === OUTBOX_FULL || signal?.aborted) {
+          if (client_id && error instanceof Error) error.clientId = client_id;
+          throw error;
+        }
+        await abortable(new Promise((r) => setTimeout(r, backoff(n, error.retryAfterMs))), signal).catch(() => {});
+      }
+    }
+  }
+
+  /**
+   * One step of the handshake with a user: `subscribe` asks to see the user, `approve` lets the user see us (before being
+   * asked: in advance), `deny` refuses or ends that, `unsubscribe` sees the user no longer, `remove` does both and forgets.
+   * @param {"subscribe"|"approve"|"deny"|"unsubscribe"|"remove"} action
+   * @returns {Promise<Contact>} how the two stand then
+   */
+  async contact(user, action) {
+    return (await this.call("contact", { user, action })).contact ?? { user };
+  }
+  /**
+   * Lists all relations by id, also requests and blocks. `contact` events tell what changes while connected: list again after each connect.
+   * @returns {Promise<Contact[]>}
+   */
+  async contacts() {
+    const all = [];
+    for (;;) {
+      const { contacts = [], more } = await this.call("contacts", all.length ? { after: all.at(-1).user } : {});
+      all.push(...contacts);
+      if (!more || !contacts.length) return all;
+    }
+  }
+  /** Hides users and us from each other, above all rules; they cannot tell. */
+  async block(...users) {
+    for (const add of portions(users.flat(), BLOCK)) await this.call("block", { add });
+  }
+  async unblock(...users) {
+    for (const remove of portions(users.flat(), BLOCK)) await this.call("block", { remove });
+  }
+  /** Asks for one outbox entry, of the type notify_when, when a user next comes online; ttl_ms: 7 days. */
+  notifyWhen(user, ttl_ms) {
+    return this.call("notify_when", { user, ttl_ms });
+  }
+  endNotifyWhen(user) {
+    return this.call("notify_when", { user, end: true });
+  }
+  /** Says how a push service (fcm, apns, webpush or the application's own) reaches this device; with "" it does not any more. */
+  registerPush(provider, token) {
+    return this.call("device", { provider, token });
+  }
+  /** Ends what is kept for this device: push, and its place in the outbox, until it connects again. */
+  forgetDevice() {
+    return this.call("device", { forget: true });
+  }
+
   /** Measures a round trip to the server, in ms. */
   async ping() {
     const start = performance.now();
@@ -674,6 +979,7 @@ export class Muster extends EventTarget {
       this.#next = new Conn(ws, {
         open: (conn) => this.#declare(conn),
         push: (conn, push) => this.#push(conn, push),
+        pong: (conn) => this.#pong(conn),
         stray: (error) => this.#error(error),
         lost: (conn, code, reason) => this.#lost(conn, code, reason),
       });
@@ -710,11 +1016,14 @@ export class Muster extends EventTarget {
       grace_ms: graceMs,
       inactive: conn.inactive || undefined,
       client,
+      outbox: this.#outbox?.declare(),
     };
     try {
       await conn.call("connect", params, (part) => {
         if (!conn.openedAt) this.#welcome(conn, part);
-        if (conn === this.#conn) this.#view.snapshot(watch, part, mark);
+        if (conn !== this.#conn) return;
+        this.#view.snapshot(watch, part, mark);
+        if (part.outbox) this.#outbox?.take(part.outbox);
       });
     } catch (error) {
       if (conn.openedAt || conn !== this.#next) return;
@@ -732,15 +1041,18 @@ export class Muster extends EventTarget {
     this.#conn = conn;
     this.#next = null;
     clearTimeout(this.#timer);
+    const anew = this.sessionId && !reply.resumed;
     Object.assign(this, { user: reply.user, node: reply.node ?? "", resumed: !!reply.resumed, sessionId: reply.session_id });
     this.#tab.set("session", reply.session_id);
     this.#activeAt = this.#inputAt;
     this.#ahead = reply.server_at ? reply.server_at - Date.now() : 0;
+    this.#clock = reply.server_at ? { server_at: reply.server_at, at: performance.now() } : null;
     this.#refreshBefore(reply.exp_at);
     this.#say({ state: "connected" });
     this.#self(reply.self);
     for (const r of reply.rooms ?? []) this.#roomReply(conn, r);
     for (const [resolve] of this.#waiting.splice(0)) resolve();
+    if (anew) this.#restore(reply.self);
     this.#visibility();
     this.#sync();
   }
@@ -764,6 +1076,7 @@ export class Muster extends EventTarget {
     if (what === "renew") {
       if (this.#next || this.#conn) return;
       this.#tab.renew();
+      this.#outbox?.move();
       this.sessionId = "";
       if (hidden()) return this.#say({ state: "waiting", code, reason }); // until the page is seen: see #visibility
     }
@@ -783,6 +1096,7 @@ export class Muster extends EventTarget {
   }
   #end(error, connection, code) {
     this.#unlisten.abort();
+    this.#outbox?.stop();
     this.#tab.release();
     this.#drop(code);
     for (const [, reject] of this.#waiting.splice(0)) reject(error);
@@ -888,7 +1202,12 @@ export class Muster extends EventTarget {
 
   #push(conn, push) {
     if (push.presence) this.#view.push(push.presence);
-    if (push.self) this.#self(push.self);
+    if (push.self) {
+      for (const id of this.#kept.keys()) if (!claimed(push.self, id)) this.#kept.delete(id); // it was ended elsewhere
+      this.#self(push.self);
+    }
+    if (push.outbox && conn === this.#conn) this.#outbox?.take(push.outbox);
+    for (const contact of push.contact ?? []) this.#emit("contact", contact);
     for (const t of push.typing ?? []) this.#typingPush(t);
     if (push.room) this.#roomPush(push.room);
     if (push.disconnect) conn.parting = push.disconnect;
@@ -905,6 +1224,35 @@ export class Muster extends EventTarget {
     if (ver && self.presence?.ver && compare(self.presence.ver, ver) < 0) return;
     this.me = self;
     this.#emit("self", self);
+  }
+
+  /** Answers a ping: with an ack if one is due, as any frame will do. */
+  #pong(conn) {
+    const ack = conn === this.#conn && this.#outbox?.owed();
+    return ack ? { ack } : {};
+  }
+  #ack() {
+    const ack = this.#conn && this.#outbox?.owed(); // without a connection connect will say it
+    if (ack) this.#conn.send({ ack });
+  }
+
+  #serverTime() {
+    return this.#clock ? this.#clock.server_at + performance.now() - this.#clock.at : Date.now();
+  }
+
+  /** Notes a claim of the session, to be set again if another session has to begin. */
+  #hold(claim) {
+    this.#kept.delete(claim.id);
+    const ttl = claim.ttl_ms || 0;
+    if (ttl <= SESSION_TTL_MS) this.#kept.set(claim.id, { claim, until: ttl ? Date.now() + ttl : 0 });
+  }
+  /** Sets the claims of the session before; those that another device or the user has are newer. */
+  #restore(self) {
+    for (const [id, { claim, until }] of this.#kept) {
+      const ttl_ms = until ? until - Date.now() : undefined;
+      if (until && ttl_ms < MIN_TTL_MS) this.#kept.delete(id);
+      else if (!claimed(self, id)) this.call("claim", { ...claim, ttl_ms }).catch((e) => this.#error(e));
+    }
   }
 
   #typingPush({ user, room = "", kind = "text", stop, ttl_ms = 6_000 }) {
@@ -982,6 +1330,18 @@ export class Muster extends EventTarget {
   #emit(type, detail) {
     this.dispatchEvent(new CustomEvent(type, { detail }));
   }
+}
+
+const claimed = (self, id) => !!self?.claims?.some((c) => c.id === id);
+
+/** A promise that rejects when the signal aborts. */
+function abortable(promise, signal) {
+  if (!signal) return promise;
+  return new Promise((resolve, reject) => {
+    const aborted = () => reject(signal.reason);
+    signal.addEventListener("abort", aborted, { once: true });
+    promise.then(resolve, reject).finally(() => signal.removeEventListener("abort", aborted));
+  });
 }
 
 const hidden = () => globalThis.document?.visibilityState === "hidden";

@@ -1,7 +1,7 @@
 import { test, mock, beforeEach, afterEach } from "node:test";
 import assert from "node:assert/strict";
 import { readFileSync, readdirSync } from "node:fs";
-import { Muster, MusterError, Room, View, backoff, compare, decode, portions, verdict } from "./muster.js";
+import { Muster, MusterError, Outbox, Room, View, backoff, compare, decode, messageId, portions, positionIn, verdict } from "./muster.js";
 
 /** A socket whose other end is the test. */
 class Socket {
@@ -60,7 +60,7 @@ const clients = [];
 function client(options = {}) {
   const m = new Muster({ url: "ws://test/v1/ws", token: "t", WebSocket: Socket, storage: new Store(), ...options });
   m.log = [];
-  for (const type of ["enter", "update", "leave", "typing", "room", "self", "error", "state"]) {
+  for (const type of ["enter", "update", "leave", "typing", "room", "self", "contact", "error", "state"]) {
     m.addEventListener(type, (e) => m.log.push([type, e.detail]));
   }
   m.events = (type) => m.log.filter(([t]) => t === type).map(([, d]) => d);
@@ -616,6 +616,270 @@ test("bye leaves at once and forgets the session; close keeps it", async () => {
   assert.equal(again.connection.state, "closed");
 });
 
+const entries = (from, to) => Array.from({ length: to - from + 1 }, (_, i) => ({ offset: from + i, body: from + i }));
+const outboxPush = (o) => ({ push: { outbox: { epoch: "e1", head: 99, ...o } } });
+const step = (d) => (d.entry ? d.entry.body : d.gap ? `gap ${d.gap.from}-${d.gap.to} ${d.gap.reason}` : d.reset ? `reset ${d.position.epoch}` : d);
+
+/** A client that reads its outbox into `m.got`. */
+function reader(options = {}) {
+  const got = [];
+  const m = client({ ...options, outbox: { handle: (d) => void got.push(step(d)), ...options.outbox } });
+  m.got = got;
+  return m;
+}
+
+test("outbox: each entry once, in order; acks once a second, after 64, or in place of a pong", async () => {
+  const m = reader();
+  const s = await up(m, { outbox: { epoch: "e1", head: 5, entries: entries(4, 5) } });
+  assert.deepEqual(s.of("connect")[0].connect.outbox, {});
+  s.say(outboxPush({ entries: entries(5, 7) }));
+  await turn();
+  assert.deepEqual(m.got, [4, 5, 6, 7]);
+  await pass(999);
+  assert.equal(s.of("ack").length, 0);
+  await pass(1);
+  assert.deepEqual(s.of("ack"), [{ ack: { outbox: 7, epoch: "e1" } }]);
+  s.say(outboxPush({ entries: entries(8, 8) }));
+  await turn();
+  s.say({});
+  assert.deepEqual(s.sent.at(-1), { ack: { outbox: 8, epoch: "e1" } });
+  s.say({});
+  assert.deepEqual(s.sent.at(-1), {});
+  s.say(outboxPush({ entries: entries(9, 72) }));
+  for (let i = 0; i < 40; i++) await turn();
+  assert.deepEqual(s.sent.at(-1), { ack: { outbox: 72, epoch: "e1" } });
+  await pass(5_000);
+  assert.equal(s.of("ack").length, 3, "and no more");
+});
+
+test("outbox: a resume goes on after what was processed; gaps are told once", async () => {
+  const store = new Store();
+  const m = reader({ storage: store });
+  const s = await up(m, { outbox: { epoch: "e1", entries: entries(1, 3) } });
+  s.break();
+  await pass(100);
+  const t = await welcome(Socket.all[1], { resumed: true, outbox: { epoch: "e1", entries: entries(2, 5) } });
+  assert.deepEqual(t.of("connect")[0].connect.outbox, { epoch: "e1", offset: 3 });
+  t.say(outboxPush({ gap: { from: 6, to: 8, reason: "ttl" }, entries: entries(9, 9) }));
+  t.say(outboxPush({ gap: { from: 5, to: 9, reason: "ttl" } }));
+  t.say(outboxPush({ gap: { from: 8, to: 10, reason: "overflow" } }));
+  t.say(outboxPush({ entries: entries(12, 13) })); // 11 is missing
+  t.say(outboxPush({ gap: { from: 13, to: 13, reason: "ttl" }, entries: entries(14, 14) }));
+  await turn();
+  assert.deepEqual(m.got, [1, 2, 3, 4, 5, "gap 6-8 ttl", 9, "gap 10-10 overflow"]);
+  m.close();
+  const again = reader({ storage: store });
+  const u = await up(again);
+  assert.deepEqual(u.of("connect")[0].connect.outbox, { epoch: "e1", offset: 10 }, "the position is kept beside the device id");
+  again.bye({ forget: true });
+  assert.deepEqual(u.sent.slice(-2), [{ device: { forget: true } }, { bye: {} }]);
+});
+
+test("outbox: an entry is processed when its handler is; a failure brings it again, and nothing is acked meanwhile", async () => {
+  const got = [];
+  let go;
+  let failures = 2;
+  const saved = [];
+  const m = client({
+    outbox: {
+      handle: async (d) => {
+        got.push(step(d));
+        if (d.entry.offset === 1) await new Promise((r) => (go = r));
+        if (d.entry.offset === 2 && failures-- > 0) throw new Error("the disk is on fire");
+      },
+      position: { load: async () => null, save: async (p) => void saved.push(p.offset) },
+    },
+  });
+  const s = await up(m, { outbox: { epoch: "e1", entries: entries(1, 3) } });
+  await pass(5_000);
+  assert.deepEqual([got, saved, s.of("ack").length], [[1], [], 0]);
+  s.break();
+  go();
+  await turn();
+  assert.deepEqual([got, saved], [[1, 2], [1]]);
+  await pass(100);
+  await welcome(Socket.all[1], { resumed: true, outbox: { epoch: "e1", entries: entries(1, 3) } });
+  await pass(1_000);
+  assert.deepEqual([got, saved], [[1, 2, 2, 2, 3], [1, 2, 3]]);
+  assert.deepEqual(m.events("error").map((e) => e.message), ["the disk is on fire", "the disk is on fire"]);
+  m.close();
+  assert.equal(m.connection.state, "closed");
+});
+
+test("outbox: a reset starts over, and what was being processed does not count in the new epoch", async () => {
+  const m = reader({ outbox: { position: { load: () => ({ epoch: "e1", offset: 30 }), save() {} } } });
+  const s = await up(m, { outbox: { epoch: "e2", reset: true, entries: entries(3, 4) } });
+  assert.deepEqual(s.of("connect")[0].connect.outbox, { epoch: "e1", offset: 30 });
+  await pass(1_000);
+  assert.deepEqual(s.of("ack").at(-1), { ack: { outbox: 4, epoch: "e2" } });
+  s.say(outboxPush({ epoch: "e3", entries: entries(1, 1) })); // another epoch, without a word
+  await turn();
+  await pass(1_000);
+  assert.deepEqual(s.of("ack").at(-1), { ack: { outbox: 1, epoch: "e3" } });
+  s.say(outboxPush({ epoch: "e3", reset: true }), outboxPush({ epoch: "e3", entries: entries(1, 1) }));
+  await turn();
+  assert.deepEqual(m.got, ["reset e2", 3, 4, "reset e3", 1, "reset e3", 1]);
+
+  let go;
+  const got = [];
+  const slow = client({ outbox: { handle: (d) => (got.push(step(d)), new Promise((r) => (go = r))) } });
+  const t = await up(slow, { outbox: { epoch: "e1", entries: entries(8, 8) } });
+  t.say(outboxPush({ epoch: "e2", reset: true }));
+  go();
+  await turn();
+  t.break();
+  await pass(100);
+  Socket.all.at(-1).open();
+  await turn();
+  assert.deepEqual(Socket.all.at(-1).of("connect")[0].connect.outbox, { epoch: "e2" });
+  assert.deepEqual(got, [8, "reset e2"]);
+});
+
+test("outbox: what came before this device's time is no gap; a server without end does not fill the memory", async () => {
+  const m = reader();
+  await up(m, { outbox: { epoch: "e1", gap: { from: 1, to: 28, reason: "acked" }, entries: entries(29, 30) } });
+  assert.deepEqual(m.got, [29, 30]);
+  const o = new Outbox(() => new Promise(() => {}), { load() {}, save() {} }, { ack() {}, error() {} });
+  await o.start();
+  for (let n = 1; n < 2_000; n += 100) o.take({ epoch: "e1", entries: entries(n, n + 99) });
+  o.take({ epoch: "e1", entries: entries(600, 600) });
+  assert.deepEqual(o.declare(), { epoch: "e1" });
+});
+
+test("outbox: another device of the same page goes on where it was", async () => {
+  const m = reader();
+  const s = await up(m, { outbox: { epoch: "e1", entries: entries(1, 3) } });
+  s.break(4510);
+  await pass(100);
+  const t = await welcome(Socket.all[1], { session_id: "s2", outbox: { epoch: "e1", entries: entries(2, 3) } });
+  assert.deepEqual(t.of("connect")[0].connect.outbox, {}, "the server does not know the new device");
+  t.say(outboxPush({ entries: entries(6, 6) })); // nothing that is kept lies between
+  await turn();
+  assert.deepEqual(m.got, [1, 2, 3, 6]);
+});
+
+test("outbox: a position that cannot be loaded is final; one in a Storage", async () => {
+  const m = reader({ outbox: { position: { load: () => Promise.reject(new Error("locked")), save() {} } } });
+  await assert.rejects(m.connect(), /locked/);
+  assert.equal(m.connection.state, "closed");
+  const p = positionIn(new Store(), "k");
+  assert.equal(p.load(), null);
+  p.save({ epoch: "e", offset: 7 });
+  assert.deepEqual(p.load(), { epoch: "e", offset: 7 });
+});
+
+test("publish: one id with the server's time, until it is answered", async () => {
+  const m = client();
+  const hour = 3_600_000;
+  let s = await up(m, { server_at: Date.now() + hour });
+  const done = m.publish("bob", { text: "hi" }, { class: "critical", ttl_ms: 60_000, collapse_key: "k", ack_mode: "any_device" });
+  await turn();
+  const [{ id, publish }] = s.of("publish");
+  const { client_id, ...rest } = publish;
+  assert.deepEqual(rest, { user: "bob", body: { text: "hi" }, class: "critical", ttl_ms: 60_000, collapse_key: "k", ack_mode: "any_device" });
+  assert.match(client_id, /^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/);
+  const at = parseInt(client_id.slice(0, 8) + client_id.slice(9, 13), 16);
+  assert.ok(Math.abs(at - Date.now() - hour) < 5_000, `${at}`);
+  s.say({ id, error: { code: 123, name: "MOVING", retryable: true, retry_after_ms: 500 } });
+  await pass(500);
+  s.break();
+  await pass(100);
+  s = await welcome(Socket.all[1]);
+  await pass(200);
+  await pass(10_000);
+  await pass(2_000);
+  assert.equal(s.of("publish").length, 2, "no answer for 10 s: again");
+  assert.ok(s.of("publish").every((c) => c.publish.client_id === client_id));
+  s.say({ id: s.of("publish")[1].id, publish: { client_id, at: 5 } });
+  assert.deepEqual(await done, { client_id, at: 5 });
+});
+
+test("publish: refusals that waiting cannot mend, an abort and the end reject, with the id", async () => {
+  const m = client();
+  const s = await up(m);
+  for (const [code, retryable] of [[121, false], [126, false], [127, true], [129, false]]) {
+    const p = m.publish("bob", 1, { client_id: "mine" });
+    await turn();
+    s.say({ id: s.of("publish").at(-1).id, error: { code, name: "NO", retryable } });
+    await assert.rejects(p, { code, clientId: "mine" });
+  }
+  const abort = new AbortController();
+  const given = m.publish("bob", 1, { signal: abort.signal });
+  await turn();
+  abort.abort();
+  await assert.rejects(given, (e) => e.name === "AbortError" && e.clientId === s.of("publish").at(-1).publish.client_id);
+  const last = m.publish("bob", 1);
+  await turn();
+  m.close();
+  await pass(1_000);
+  await assert.rejects(last, (e) => e.name === "NOT_CONNECTED" && e.clientId !== "");
+  const ids = new Set(Array.from({ length: 500 }, () => messageId(1_790_000_000_000)));
+  assert.equal(ids.size, 500);
+});
+
+test("contacts, blocks and the rest", async () => {
+  const m = client();
+  const s = await up(m);
+  const answers = (method, ...replies) => replies.forEach((r, i) => s.say({ id: s.of(method).at(i - replies.length).id, [method]: r }));
+  const asked = m.contact("bob", "subscribe");
+  await turn();
+  assert.deepEqual(s.of("contact")[0].contact, { user: "bob", action: "subscribe" });
+  answers("contact", { contact: { user: "bob", pending_out: true } });
+  assert.deepEqual(await asked, { user: "bob", pending_out: true });
+  const list = m.contacts();
+  await turn();
+  answers("contacts", { contacts: [{ user: "a" }, { user: "b" }], more: true });
+  await turn();
+  assert.deepEqual(s.of("contacts").map((c) => c.contacts), [{}, { after: "b" }]);
+  answers("contacts", { contacts: [{ user: "c", pending_in: true }] });
+  assert.deepEqual((await list).map((c) => c.user), ["a", "b", "c"]);
+  const blocked = m.block(Array.from({ length: 101 }, (_, i) => `u${i}`));
+  await turn();
+  answers("block", {});
+  await turn();
+  answers("block", {});
+  await blocked;
+  assert.deepEqual(s.of("block").map((c) => c.block.add.length), [100, 1]);
+  s.say({ push: { contact: [{ user: "x", pending_in: true }, { user: "y" }] } });
+  assert.deepEqual(m.events("contact"), [{ user: "x", pending_in: true }, { user: "y" }]);
+});
+
+test("what belonged to the session is set again when another one had to begin", async () => {
+  const m = client();
+  let s = await up(m);
+  const say = async (promise) => {
+    await turn();
+    const { id, ...command } = s.sent.at(-1);
+    s.say({ id, [Object.keys(command)[0]]: {} });
+    await promise;
+  };
+  await say(m.setStatus({ state: "dnd", text: "call", ttl_ms: 300_000 }));
+  await say(m.setClaim({ id: "g", source: "game", state: "away" }));
+  await say(m.setClaim({ id: "long", state: "away", ttl_ms: 3_600_000 }));
+  await say(m.setClaim({ id: "short", state: "away", ttl_ms: 30_000 }));
+  await say(m.setClaim({ id: "ended", state: "away" }));
+  await say(m.endClaim("ended"));
+  await say(m.setClaim({ id: "gone", state: "away" }));
+  s.say({ push: { self: { claims: [{ id: "manual" }, { id: "g" }, { id: "short" }] } } });
+  s.break();
+  await pass(100);
+  s = await welcome(Socket.all[1], { resumed: true });
+  assert.equal(s.of("claim").length, 0, "the session went on");
+  await pass(25_000);
+  s.break();
+  await pass(100);
+  s = await welcome(Socket.all[2], { session_id: "s2", self: { claims: [{ id: "long" }] } });
+  assert.deepEqual(s.of("claim").map((c) => c.claim), [
+    { id: "manual", source: "manual", state: "dnd", text: "call", ttl_ms: 274_800 },
+    { id: "g", source: "game", state: "away" },
+  ]);
+  await say(m.setStatus({ state: "online" }));
+  s.break();
+  await pass(100);
+  s = await welcome(Socket.all[3], { session_id: "s3", self: { claims: [{ id: "g" }] } });
+  assert.equal(s.of("claim").length, 0, "another device has set one of the same name");
+});
+
 const vectorFolder = new URL("../testdata/wire/", import.meta.url);
 const vectors = readdirSync(vectorFolder)
   .filter((f) => f.endsWith(".json"))
@@ -627,7 +891,7 @@ test("every vector of the server's lines can be read, and none breaks the client
   for (const v of received) {
     const line = v.in_hex ? Buffer.from(v.in_hex, "hex").toString() : typeof v.in === "string" ? v.in : JSON.stringify(v.in);
     if (typeof v.in === "object") assert.deepEqual(decode(line), [v.in], v.name);
-    const m = client();
+    const m = reader();
     m.watch("u1", "u2", "u3");
     m.enter("r9");
     const s = await up(m);
@@ -651,15 +915,17 @@ test("what the client sends are commands and fields of the vectors", async () =>
       Object.keys(params ?? {}).forEach((f) => fields.get(method).add(f));
     }
   }
-  const m = client({ graceMs: 1_000, token: () => "t" });
+  const m = reader({ graceMs: 1_000, token: () => "t" });
   m.watch("bob");
-  const s = await up(m, { exp_at: Date.now() + 10_000 });
+  const s = await up(m, { exp_at: Date.now() + 10_000, outbox: { epoch: "e1", entries: entries(1, 1) } });
   m.watch("carol");
   m.unwatch("bob");
   m.enter("lobby", { info: { at: "home" } });
   const wanted = [
     m.query(["dave"]), m.setStatus({ state: "dnd", text: "t", emoji: "e", ttl_ms: 10_000 }), m.setInvisible(),
     m.setClaim({ id: "call", source: "call", state: "dnd" }), m.endClaim("call"), m.setAudience({ last_seen: { rule: "nobody" } }), m.away(), m.ping(),
+    m.publish("dave", { a: 1 }, { class: "normal", ttl_ms: 10_000, collapse_key: "k", ack_mode: "any_device" }), m.contact("dave", "approve"), m.contacts(),
+    m.block("dave"), m.unblock("dave"), m.notifyWhen("dave", 10_000), m.endNotifyWhen("dave"), m.registerPush("fcm", "t"), m.forgetDevice(),
   ];
   wanted.forEach((w) => w.catch(() => {}));
   m.typing({ user: "carol", kind: "audio" });
@@ -676,7 +942,7 @@ test("what the client sends are commands and fields of the vectors", async () =>
       for (const f of Object.keys(params)) assert.ok(fields.get(method).has(f), `no vector of ${method} has ${f}`);
     }
   }
-  assert.equal(methods.size, 14, [...methods].join(" "));
+  assert.equal(methods.size, 21, [...methods].join(" "));
 });
 
 async function until(condition) {

@@ -1415,7 +1415,7 @@ func (x *Connect) GetOutbox() *OutboxPosition {
 // OutboxPosition is how far a device has read.
 type OutboxPosition struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Of the outbox, as last told; absent before the first time and when the position was lost.
+	// Of the outbox, as last told: 16 hex digits; absent before the first time and when the position was lost.
 	Epoch string `protobuf:"bytes,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	// The last offset that the device has processed, which is an ack of it; 0: none.
 	Offset        uint64 `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"`
@@ -3369,7 +3369,7 @@ func (x *Block) GetRemove() []string {
 	return nil
 }
 
-// Publish puts an entry into the outbox of a user; needs the capability "publish" in the token.
+// Publish puts an entry into the outbox of a user. A token that names caps must have publish among them.
 type Publish struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Whose outbox.
@@ -3383,7 +3383,7 @@ type Publish struct {
 	Class string `protobuf:"bytes,4,opt,name=class,proto3" json:"class,omitempty"`
 	// 10,000 to 2,592,000,000; 0: 604,800,000 (7 days)
 	TtlMs uint64 `protobuf:"varint,5,opt,name=ttl_ms,json=ttlMs,proto3" json:"ttl_ms,omitempty"`
-	// Replaces an older entry with the same key that no device has acked; at most 64 bytes.
+	// Replaces an older entry of the same sender with the same key that no device has acked; at most 64 bytes.
 	CollapseKey string `protobuf:"bytes,6,opt,name=collapse_key,json=collapseKey,proto3" json:"collapse_key,omitempty"`
 	// each_device (if absent): kept until all registered devices acked it; any_device: the first ack is enough
 	AckMode       string `protobuf:"bytes,7,opt,name=ack_mode,json=ackMode,proto3" json:"ack_mode,omitempty"`
@@ -3529,7 +3529,7 @@ type Ack struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The last offset of the outbox that was processed, or that a gap has skipped: all before it are done with, too.
 	Outbox uint64 `protobuf:"varint,1,opt,name=outbox,proto3" json:"outbox,omitempty"`
-	// Of the outbox; an ack for another epoch is ignored.
+	// Of the outbox; an ack for another epoch is ignored. Absent: the present one.
 	Epoch         string `protobuf:"bytes,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
