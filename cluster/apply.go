@@ -14,7 +14,7 @@ import (
 )
 
 // compareEvery is how many entries lie between two comparisons of the replicas' hashes.
-const compareEvery = 1024
+var compareEvery uint64 = 1024
 
 // apply turns committed entries into rows and the group's next state: one batch.
 func (g *group) apply(t *Turn, m *raftpb.Message) {

@@ -223,7 +223,11 @@ func (s *sim) wipe() {
 	n.disk.close()
 	delete(s.nodes, n.id)
 	fresh := s.addNode()
-	s.after(100*ms+s.rnd.Int64N(second), fresh.start)
+	s.after(100*ms+s.rnd.Int64N(second), func() {
+		if s.nodes[fresh.id] == fresh && fresh.life == 0 {
+			fresh.start()
+		}
+	})
 }
 
 // heal ends all faults.

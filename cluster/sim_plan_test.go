@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"cmp"
 	"errors"
 	"slices"
 
@@ -286,7 +285,8 @@ func (p *planner) coming(g *groupPlan, replica uint64) bool {
 }
 
 // spares says that every group keeps a majority of voters on whole disks without the node, in
-// every configuration that may come of what is in the logs.
+// a configuration that all its replicas have on the platter: a loss counts as the only one when
+// the one before is mended for good.
 func (p *planner) spares(n *vnode) bool {
 	if len(p.s.nodes) < 3 {
 		return false
@@ -310,20 +310,31 @@ func (p *planner) spares(n *vnode) bool {
 	return true
 }
 
-// changing: some log holds a configuration change that is not applied everywhere.
+// changing: some disk does not know yet, for good, that the group's configuration is settled.
 func (p *planner) changing(g *groupPlan) bool {
+	if g.move != nil {
+		return true
+	}
+	truth := p.truth(g)
 	for _, n := range p.s.all() {
 		l := p.s.check.before(n, g.group)
-		if l.state.Replica == 0 || l.last < l.first {
+		if l.state.Replica == 0 {
 			continue
 		}
-		es, err := n.disk.Entries(g.group, max(l.first, l.state.Applied+1), l.last+1, 1<<40)
-		if l.state.Applied >= l.last {
-			continue
+		if l.last > l.state.Applied {
+			es, err := n.disk.Entries(g.group, max(l.first, l.state.Applied+1), l.last+1, 1<<40)
+			if err != nil || slices.ContainsFunc(es, func(e *raftpb.Entry) bool { return e.GetType() != raftpb.EntryNormal }) {
+				return true
+			}
 		}
-		if err != nil || slices.ContainsFunc(es, func(e *raftpb.Entry) bool { return e.GetType() != raftpb.EntryNormal }) {
+		if d, ok := n.disk.(*modelDisk); ok {
+			if safe := d.safe.groups[g.group]; safe != nil {
+				l.state = safe.state
+			}
+		}
+		if inConf(truth.Conf, l.state.Replica) && confString(l.state.Conf) != confString(truth.Conf) {
 			return true
 		}
 	}
-	return g.move != nil && cmp.Compare(g.move.began, 0) >= 0
+	return false
 }

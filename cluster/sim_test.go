@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"runtime/debug"
 	"strconv"
 	"testing"
 )
@@ -63,8 +64,8 @@ func TestSim(t *testing.T) {
 }
 
 // simulate runs one seed to its end or its first failure.
-func simulate(seed uint64, bugs simBugs, verbose bool) *sim {
-	s := newSim(seed, bugs)
+func simulate(seed uint64, bugs simBugs, verbose bool) (s *sim) {
+	s = newSim(seed, bugs)
 	s.verbose = verbose
 	real := rand.Reader
 	rand.Reader = entropy{s.rnd}
@@ -73,8 +74,10 @@ func simulate(seed uint64, bugs simBugs, verbose bool) *sim {
 		for _, n := range s.nodes {
 			n.disk.close()
 		}
-		if p := recover(); p != nil {
-			s.fail("assertion", "%v", p)
+	}()
+	defer func() {
+		if p := recover(); p != nil { // the host's own checks, and raft's
+			s.fail("assertion", "%v\n%s", p, debug.Stack())
 		}
 	}()
 	s.birth()

@@ -96,7 +96,8 @@ func (h *Host) collect() *Turn {
 		}
 	}
 	if len(first.applies) == 0 {
-		second.Before, second.Closed, second.Events = first.Before, first.Closed, first.Events
+		second.Before = append(first.Before, second.Before...) // second's: only of a bug
+		second.Closed, second.Events = first.Closed, first.Events
 		return second
 	}
 	if !second.empty() {
