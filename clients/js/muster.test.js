@@ -53,7 +53,7 @@ class Store {
 }
 
 const turn = async () => {
-  for (let i = 0; i < 10; i++) await Promise.resolve();
+  for (let i = 0; i < 30; i++) await Promise.resolve();
 };
 const clients = [];
 
@@ -781,8 +781,11 @@ test("publish: one id with the server's time, until it is answered", async () =>
   const at = parseInt(client_id.slice(0, 8) + client_id.slice(9, 13), 16);
   assert.ok(Math.abs(at - Date.now() - hour) < 5_000, `${at}`);
   s.say({ id, error: { code: 123, name: "MOVING", retryable: true, retry_after_ms: 500 } });
+  await turn();
   await pass(500);
+  assert.equal(s.of("publish").length, 2);
   s.break();
+  await turn();
   await pass(100);
   s = await welcome(Socket.all[1]);
   await pass(200);
