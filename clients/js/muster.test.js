@@ -814,6 +814,7 @@ test("publish: refusals that waiting cannot mend, an abort and the end reject, w
   const last = m.publish("bob", 1);
   await turn();
   m.close();
+  await turn();
   await pass(1_000);
   await assert.rejects(last, (e) => e.name === "NOT_CONNECTED" && e.clientId !== "");
   const ids = new Set(Array.from({ length: 500 }, () => messageId(1_790_000_000_000)));
