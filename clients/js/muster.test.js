@@ -879,7 +879,7 @@ test("what belonged to the session is set again when another one had to begin", 
   ]);
   await say(m.setStatus({ state: "online" }));
   s.break();
-  await pass(100);
+  await pass(200);
   s = await welcome(Socket.all[3], { session_id: "s3", self: { claims: [{ id: "g" }] } });
   assert.equal(s.of("claim").length, 0, "another device has set one of the same name");
 });
