@@ -1,7 +1,6 @@
 package actors
 
 import (
-	"fmt"
 	"runtime/debug"
 	"time"
 
@@ -21,9 +20,10 @@ type activation struct {
 	pid  *actor.PID
 	user *presence.User // one of the two
 	room *roomState
+	gate *gate // nil: all its records are durable
 
-	// Of the gateway's turn.
 	place int32 // in the heap, from 1; 0: no deadline
+	more  bool  // the user may have other rows than its profile
 	due   int64 // Unix ns
 }
 
@@ -49,7 +49,7 @@ type (
 	// explain asks a user for its state. rest is the gateway's part.
 	explain struct {
 		edge presence.Edge
-		rest func(presence.Explanation) *link.Answer
+		rest func(*activation) *link.Answer
 	}
 )
 
@@ -60,76 +60,105 @@ type stepped struct {
 	tick    bool   // the step was a Tick that published nothing
 	idle    bool   // asks to passivate
 	seen    uint32 // inputs handled
-	due     int64  // its deadline, Unix ns; 0: none
 	version uint64 // of a room
+	seq     uint64 // the proposal that it waits for; 0: none of its own
 
 	// reply follows what the step published, so that an edge hears of an attach
 	// after the change that it made.
 	reply *link.Down
 	to    presence.Edge
+	more  *effects // nil: none
+}
+
+// effects are what few steps have besides.
+type effects struct {
+	closes   []presence.CloseConn // go first
+	outbox   *presence.Delivery   // a part of the reply
+	deliver  []presence.Delivery  // follow the reply
+	contacts []presence.RelationRow
+	edges    []presence.Edge // for contacts
+	client   string          // id of what was published: audited before the reply
+	outcome  *link.Up        // of a transfer
 }
 
 // crash is what an activation panics with.
 type crash struct {
-	of    *activation
-	why   any
-	stack []byte
+	of      *activation
+	why     any
+	stack   []byte
+	refused bool // nothing is wrong with it: the store refused what it did
 }
 
 // Receive handles one message of a user or room.
 func (a *activation) Receive(ctx actor.Context) {
 	defer func() {
-		if r := recover(); r != nil {
-			panic(&crash{a, r, debug.Stack()})
+		r := recover()
+		if r == nil {
+			return
 		}
+		if c, ok := r.(*crash); ok {
+			panic(c)
+		}
+		panic(&crash{of: a, why: r, stack: debug.Stack()})
 	}()
-	now := a.out.node.clock.Now
+	now := a.out.gw.now()
 	switch m := ctx.Message().(type) {
 	case *userInput:
-		a.stepUser(ctx, now(), m.in, m.up)
+		a.stepUser(ctx, now, m.in, m.up)
 	case *roomInput:
-		a.stepRoom(ctx, now(), m.in, m.up)
+		a.stepRoom(ctx, now, m.in, m.up)
 	case tick:
 		if a.user != nil {
-			a.stepUser(ctx, now(), presence.Tick{}, nil)
+			a.stepUser(ctx, now, presence.Tick{}, nil)
 		} else {
-			a.stepRoom(ctx, now(), room.Tick{}, nil)
+			a.stepRoom(ctx, now, room.Tick{}, nil)
 		}
 	case *explain:
-		a.out.send(m.edge, &link.Down{Body: &link.Down_Answer{Answer: m.rest(a.user.Explain())}})
+		answer := &link.Down{Body: &link.Down_Answer{Answer: m.rest(a)}}
+		a.emit(ctx, &stepped{of: a, tick: true, seen: a.user.Seen(), reply: answer, to: m.edge})
 	}
 }
 
-// stepUser is the order of effects: records, gateway, sends, reply.
+// stepUser is the order of effects: records, gateway, sends, reply. All that is not
+// records waits until they, and those of the steps before, are durable.
 func (a *activation) stepUser(ctx actor.Context, now time.Time, in presence.Input, up *link.Up) {
 	out := a.user.Step(now, in)
-	if len(out.Records) > 0 {
-		a.persist(out.Records)
+	g := a.out.gw
+	seq, err := g.keep(a, out.Records, now)
+	if err != nil {
+		if d := userReply(a.key, up, presence.Reply{Code: presence.Code(link.Code_UNAVAILABLE), Message: noRoom}); d != nil {
+			a.out.send(sender(up), d)
+		}
+		_, own := in.(presence.Tick)
+		panic(&crash{of: a, why: err, refused: !own})
 	}
 	_, ticked := in.(presence.Tick)
-	note := &stepped{of: a, publish: out.Publish, tick: ticked && out.Publish == nil, seen: a.user.Seen(), idle: a.user.Idle()}
-	if at, ok := a.user.Deadline(); ok {
-		note.due = at.UnixNano()
-	}
+	note := &stepped{of: a, publish: out.Publish, tick: ticked && out.Publish == nil, seen: a.user.Seen(), idle: a.user.Idle(), seq: seq}
 	if note.reply = userReply(a.key, up, out.Reply); note.reply != nil {
 		note.to = sender(up)
 	}
-	for _, c := range out.Sends {
-		a.out.send(c.Conn.Holder(), closeConn(a.key, c))
-	}
-	ctx.Send(a.out.gateway, note)
+	note.more = effectsOf(&out, up)
+	g.due.set(a, deadline(a.user))
+	a.emit(ctx, note)
 }
 
-// persist makes records durable. If it cannot, the activation is lost: what it did must
-// not be seen.
-func (a *activation) persist(records []presence.Record) {
-	n := a.out.node
-	if n.cfg.Persist != nil {
-		if err := n.cfg.Persist.Persist(a.out.shard, a.out.term, a.key, records); err != nil {
-			panic(fmt.Errorf("persist: %w", err))
-		}
+// emit lets a note out, unless it or one before it must wait.
+func (a *activation) emit(ctx actor.Context, s *stepped) {
+	if t := a.gate; t != nil && (s.seq != 0 || len(t.queue) > 0) {
+		t.queue = append(t.queue, s)
+		a.out.node.stats.Gated.Add(1)
+		return
 	}
-	n.kept.keep(a.key, records)
+	a.out.gw.leave(s)
+	ctx.Send(a.out.gateway, s)
+}
+
+// deadline is when an activation must be ticked, Unix ns; 0: never.
+func deadline(u interface{ Deadline() (time.Time, bool) }) int64 {
+	if at, ok := u.Deadline(); ok {
+		return at.UnixNano()
+	}
+	return 0
 }
 
 func (a *activation) stepRoom(ctx actor.Context, now time.Time, in room.Input, up *link.Up) {
@@ -139,9 +168,7 @@ func (a *activation) stepRoom(ctx actor.Context, now time.Time, in room.Input, u
 		a.room.seen++
 	}
 	note := &stepped{of: a, seen: a.room.seen, idle: a.room.Empty(), version: a.room.Version()}
-	if at, ok := a.room.Deadline(); ok {
-		note.due = at.UnixNano()
-	}
+	a.out.gw.due.set(a, deadline(a.room))
 	ctx.Send(a.out.gateway, note)
 	for _, s := range out.Sends {
 		for _, e := range s.To {

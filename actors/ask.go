@@ -21,6 +21,9 @@ type Explained struct {
 	Resident   bool                  `json:"resident"`
 	Settling   bool                  `json:"settling"`
 	ParkedTill time.Time             `json:"parked_until,omitzero"`
+	InFlight   int                   `json:"in_flight"`  // proposals of the shard
+	Waiting    int                   `json:"waiting"`    // steps of the user that wait for a commit
+	Generation uint64                `json:"generation"` // of the shard
 	State      *presence.Explanation `json:"activation,omitempty"`
 	Watcher    string                `json:"watcher,omitempty"`
 	Sees       []presence.Verdict    `json:"watcher_sees,omitempty"`
@@ -33,7 +36,7 @@ func (g *gateway) ask(e presence.Edge, a *link.Ask, now time.Time) {
 	case *link.Ask_Online:
 		limit := min(max(int(w.Online.GetLimit()), 1), maxPage)
 		rows := g.core.Online(a.GetApp(), w.Online.GetPrefix(), w.Online.GetAfter(), limit)
-		answer.Rows = list(rows, row)
+		answer.Rows = list(rows, viewRow)
 		g.unsettled(answer)
 	case *link.Ask_Counts:
 		g.unsettled(answer)
@@ -43,6 +46,18 @@ func (g *gateway) ask(e presence.Edge, a *link.Ask, now time.Time) {
 		return
 	case *link.Ask_User:
 		g.user(e, answer, presence.Key{App: a.GetApp(), User: w.User}, now)
+		return
+	case *link.Ask_Contacts:
+		g.contacts(e, answer, presence.Key{App: a.GetApp(), User: w.Contacts.GetUser()}, w.Contacts, now)
+		return
+	case *link.Ask_Outbox:
+		g.outbox(e, answer, presence.Key{App: a.GetApp(), User: w.Outbox}, now)
+		return
+	case *link.Ask_Events:
+		g.askEvents(e, a.GetCall(), w.Events, now)
+		return
+	case *link.Ask_Letters:
+		g.askLetters(e, a.GetCall(), w.Letters)
 		return
 	default:
 		g.node.stats.Malformed.Add(1)
@@ -94,12 +109,18 @@ func (g *gateway) explain(e presence.Edge, answer *link.Answer, k presence.Key, 
 	if t := g.trouble[troubleKey(k, false)]; t != nil && now.Before(t.parked) {
 		x.ParkedTill = t.parked
 	}
+	g.learn(k, now)
 	if by != "" {
 		x.Watcher, x.Sees = by, g.core.Hides(k, presence.Watcher{User: by})
 	}
-	g.withUser(e, k, func(u *presence.Explanation) *link.Answer {
-		x.Resident, x.State = u != nil, u
-		return withJSON(answer, x)
+	x.InFlight, x.Generation = len(g.flights), g.generation
+	if t := g.gates[k]; t != nil {
+		x.Waiting = len(t.queue)
+	}
+	g.withUser(e, k, now, answer, func(u *presence.User) {
+		state := u.Explain()
+		x.Resident, x.State = g.users[k] != nil, &state
+		withJSON(answer, x)
 	})
 }
 
@@ -110,30 +131,54 @@ func (g *gateway) user(e presence.Edge, answer *link.Answer, k presence.Key, now
 		g.answer(e, answer)
 		return
 	}
-	answer.Rows = list([]presence.Row{g.core.Look(now, k, presence.Watcher{})}, row)
-	g.withUser(e, k, func(u *presence.Explanation) *link.Answer {
-		sessions := []presence.SessionExplained{}
-		if u != nil {
-			sessions = append(sessions, u.Sessions...)
-		}
-		return withJSON(answer, sessions)
+	g.learn(k, now)
+	answer.Rows = list([]presence.Row{g.core.Look(now, k, presence.Watcher{})}, viewRow)
+	g.withUser(e, k, now, answer, func(u *presence.User) {
+		withJSON(answer, append([]presence.SessionExplained{}, u.Explain().Sessions...))
 	})
 }
 
-// withUser completes an answer in the user's turn, or at once if it has no activation.
-func (g *gateway) withUser(e presence.Edge, k presence.Key, rest func(*presence.Explanation) *link.Answer) {
-	if a := g.users[k]; a != nil {
-		a.PostUserMessage(&explain{e, func(x presence.Explanation) *link.Answer { return rest(&x) }})
-		return
-	}
-	g.answer(e, rest(nil))
+// contacts answers with a page of a user's relations.
+func (g *gateway) contacts(e presence.Edge, answer *link.Answer, k presence.Key, p *link.ContactsPage, now time.Time) {
+	limit := min(max(int(p.GetLimit()), 1), maxPage)
+	g.withUser(e, k, now, answer, func(u *presence.User) {
+		var rows []presence.RelationRow
+		rows, answer.More = u.Relations(p.GetAfter(), limit)
+		answer.Contacts = list(rows, contactRow)
+	})
 }
 
-func withJSON(a *link.Answer, v any) *link.Answer {
+// outbox answers with the state of a user's outbox.
+func (g *gateway) outbox(e presence.Edge, answer *link.Answer, k presence.Key, now time.Time) {
+	g.withUser(e, k, now, answer, func(u *presence.User) { withJSON(answer, u.Explain()) })
+}
+
+// withUser completes an answer with what is known of a user: behind what its activation has emitted, or from what
+// is stored if it has none.
+func (g *gateway) withUser(e presence.Edge, k presence.Key, now time.Time, answer *link.Answer, rest func(*presence.User)) {
+	if !g.holds(k, link.KindUser) {
+		answer.Code, answer.Message = link.Code_BAD_REQUEST, "no such user in this shard"
+		g.answer(e, answer)
+		return
+	}
+	if a := g.users[k]; a != nil {
+		a.PostUserMessage(&explain{e, func(a *activation) *link.Answer { rest(a.user); return answer }})
+		return
+	}
+	u, err := g.restored(k)
+	if err != nil {
+		g.park(k, err, now)
+		answer.Code, answer.Message = link.Code_UNAVAILABLE, "the user cannot be read"
+	} else {
+		rest(u)
+	}
+	g.answer(e, answer)
+}
+
+func withJSON(a *link.Answer, v any) {
 	doc, err := json.Marshal(v)
 	if err != nil {
 		a.Code, a.Message = link.Code_UNAVAILABLE, err.Error()
 	}
 	a.Json = string(doc)
-	return a
 }

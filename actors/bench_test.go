@@ -82,7 +82,7 @@ func cpu(b *testing.B) time.Duration {
 
 // memory is what is live, and what the heap holds for it: the rest of it is free slots
 // among live ones, for what comes next.
-func memory() (live, held float64) {
+func onHeap() (live, held float64) {
 	runtime.GC()
 	runtime.GC()
 	var m runtime.MemStats
@@ -96,9 +96,9 @@ const residents = 100_000
 func BenchmarkResident(b *testing.B) {
 	for b.Loop() {
 		n, s := benchNode(b)
-		live, held := memory()
+		live, held := onHeap()
 		attachAll(b, s, residents)
-		liveNow, heldNow := memory()
+		liveNow, heldNow := onHeap()
 		b.ReportMetric((liveNow-live)/residents, "B/user")
 		b.ReportMetric((heldNow-held)/residents, "held-B/user")
 		if got := n.Stats().Users.Load(); got != residents {

@@ -17,19 +17,21 @@ var errNotCrash = errors.New("a panic outside a turn")
 func (g *gateway) deliver(u presence.ToUser, up *link.Up, now time.Time) {
 	a := g.users[u.Key]
 	if a == nil {
-		if g.parked(u.Key, false, now) {
+		if a = g.activate(u.Key, now); a == nil {
 			g.refuse(u.Key, up)
 			return
 		}
-		a = &activation{key: u.Key, user: presence.NewUser(g.node.cfg.Presence, g.core.LastSeen(u.Key))}
-		if kept := g.node.kept.of(u.Key); len(kept) > 0 {
-			a.user.Restore(kept...)
-		}
-		g.users[u.Key] = a
-		g.start(a)
-		g.node.stats.Users.Add(1)
+		g.graph(u.Key, now)
 	}
-	a.PostUserMessage(&userInput{u.In, up})
+	in, err := g.complete(a, u.In, now)
+	if err != nil {
+		g.gone(a)
+		g.ctx.Stop(a.pid)
+		g.park(u.Key, err, now)
+		g.refuse(u.Key, up)
+		return
+	}
+	a.PostUserMessage(&userInput{in, up})
 }
 
 // roomFor is the activation of a room; made if there is none, unless it is parked.
@@ -70,25 +72,28 @@ func (g *gateway) enqueue(a *activation, in *roomInput) {
 	a.PostUserMessage(in)
 }
 
-// stepped takes an activation's note: its deadline, what it publishes, and whether it
-// may go. Notes of activations that are gone already are void.
+// stepped takes an activation's note: what it publishes, whether it may go, and what
+// leaves after that. Notes of activations that are gone already are void but for the reply.
 func (g *gateway) stepped(m *stepped, now time.Time) {
 	a := m.of
+	if a.out.term != g.term {
+		return
+	}
 	if a.out == g.out && (g.users[a.key] == a || g.rooms[a.key] == a) {
 		g.note(a, m, now)
-	}
-	if m.reply == nil {
-		return
 	}
 	if self := m.reply.GetAttached().GetSelf(); self != nil {
 		self.Version = g.core.Look(now, a.key, presence.Watcher{}).Version
 	}
-	a.out.send(m.to, m.reply)
+	if m.more != nil {
+		g.follow(a, m)
+	} else if m.reply != nil {
+		g.out.send(m.to, m.reply)
+	}
 }
 
 // note takes what an activation that is on the books says after a step.
 func (g *gateway) note(a *activation, m *stepped, now time.Time) {
-	g.due.set(a, m.due)
 	if a.room != nil {
 		if m.idle && m.seen == a.room.routed {
 			g.floor = max(g.floor, m.version)
@@ -99,7 +104,7 @@ func (g *gateway) note(a *activation, m *stepped, now time.Time) {
 	if !m.tick {
 		g.step(presence.Stepped{Key: a.key, Seen: m.seen, Publish: m.publish}, nil, now)
 	}
-	if m.idle && g.users[a.key] == a {
+	if m.idle && a.gate == nil && g.users[a.key] == a {
 		g.step(presence.Passivate{Key: a.key, Seen: m.seen}, nil, now)
 	}
 }
@@ -157,14 +162,21 @@ func (g *gateway) HandleFailure(_ *actor.ActorSystem, s actor.Supervisor, child 
 		return
 	}
 	defer g.contain()
-	n, a, now := g.node, c.of, g.node.clock.Now()
-	n.stats.Panics.Add(1)
-	n.cfg.Logger.Error("activation panicked", "shard", g.shard, "app", a.key.App, "id", a.key.User,
-		"room", a.room != nil, "panic", c.why, "stack", string(c.stack))
+	n, a, now := g.node, c.of, g.now()
+	if c.stack != nil {
+		n.stats.Panics.Add(1)
+		n.cfg.Logger.Error("activation panicked", "shard", g.shard, "app", a.key.App, "id", a.key.User,
+			"room", a.room != nil, "panic", c.why, "stack", string(c.stack))
+	}
 	if g.users[a.key] != a && g.rooms[a.key] != a {
 		return
 	}
 	g.gone(a)
+	if c.refused {
+		g.recall(&trouble{key: a.key}, now)
+		g.arm()
+		return
+	}
 	t := g.trouble[troubleKey(a.key, a.room != nil)]
 	if t == nil {
 		t = &trouble{key: a.key, room: a.room != nil}

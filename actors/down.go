@@ -13,7 +13,7 @@ import (
 func down(m presence.Message) *link.Down {
 	switch m := m.(type) {
 	case *presence.Views:
-		return &link.Down{Body: &link.Down_Views{Views: &link.Views{Call: m.Call, App: m.App, Watcher: m.Watcher, Rows: list(m.Rows, row)}}}
+		return &link.Down{Body: &link.Down_Views{Views: &link.Views{Call: m.Call, App: m.App, Watcher: m.Watcher, Rows: list(m.Rows, viewRow)}}}
 	case *presence.Change:
 		return &link.Down{Body: &link.Down_Change{Change: &link.Change{App: m.App, User: m.User, Version: m.Version, Views: views(m.Views)}}}
 	case *presence.Remask:
@@ -37,7 +37,7 @@ func again(k presence.Key) *link.Down {
 	return &link.Down{Body: &link.Down_Again{Again: &link.AnnounceAgain{App: k.App, User: k.User}}}
 }
 
-func row(to *link.Row, r *presence.Row) {
+func viewRow(to *link.Row, r *presence.Row) {
 	to.User, to.Mask, to.Version, to.Pending, to.View = r.User, uint32(r.Mask), r.Version, r.Pending, view(r.Mask, r.View)
 }
 
@@ -122,9 +122,24 @@ func userReply(k presence.Key, up *link.Up, r presence.Reply) *link.Down {
 		if b.Act.GetCall() == 0 {
 			return nil
 		}
-		return &link.Down{Body: &link.Down_Acted{Acted: &link.Acted{Call: b.Act.Call, Code: link.Code(r.Code), Message: r.Message, Conn: b.Act.Conn}}}
+		out := &link.Acted{Call: b.Act.Call, Code: link.Code(r.Code), Message: r.Message, Conn: b.Act.Conn}
+		if p := r.Published; p != nil {
+			out.Published = &link.Published{Epoch: p.Epoch, Offset: p.Offset, At: toMs(p.At), Duplicate: p.Duplicate}
+		}
+		if r.Relation != nil {
+			out.Contact = &link.ContactRow{}
+			contactRow(out.Contact, r.Relation)
+		}
+		return &link.Down{Body: &link.Down_Acted{Acted: out}}
 	}
 	return nil
+}
+
+func contactRow(to *link.ContactRow, r *presence.RelationRow) {
+	has := func(bit presence.Relation) bool { return r.Relation&bit != 0 }
+	to.User, to.To, to.From = r.User, has(presence.RelationTo), has(presence.RelationFrom)
+	to.PendingOut, to.PendingIn = has(presence.RelationPendingOut), has(presence.RelationPendingIn)
+	to.Approved, to.Blocked, to.BlockedBy = has(presence.RelationApproved), has(presence.RelationBlocked), has(presence.RelationBlockedBy)
 }
 
 func roomReply(c *link.RoomCommand, r *room.Reply) *link.Down {

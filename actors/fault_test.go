@@ -1,10 +1,6 @@
 package actors
 
 import (
-	"errors"
-	"reflect"
-	"slices"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,84 +10,47 @@ import (
 	"muster/actors/room"
 )
 
-// faulty persists in memory, and fails or panics for some users.
-type faulty struct {
-	mu      sync.Mutex
-	fail    map[string]int // user → how often still
-	panics  bool
-	records []string // by user, in order
-	order   func(string)
-}
-
-func (f *faulty) Persist(_ uint32, term uint64, k presence.Key, rs []presence.Record) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.order != nil {
-		f.order("persist")
-	}
-	if term == 0 || len(rs) == 0 {
-		panic("no term, or nothing to persist")
-	}
-	if f.fail[k.User] != 0 {
-		f.fail[k.User]--
-		if f.panics {
-			panic("as told")
-		}
-		return errors.New("disk full")
-	}
-	f.records = append(f.records, k.User)
-	return nil
-}
-
-func (f *faulty) set(user string, n int) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.fail[user] = n
-}
-
 // A failing activation takes nobody with it; its edges announce it, watchers see nothing.
 func TestPanicIsContained(t *testing.T) {
-	for _, panics := range []bool{true, false} {
-		p := &faulty{fail: map[string]int{}, panics: panics}
-		inBubble(t, 2, Config{Persist: p}, func(c *cluster) {
-			e, w := c.edges[0], c.edges[1]
-			w.watch("wendy", "ann", "bob")
-			e.attach("ann", "a1", 1)
-			e.attach("bob", "b1", 2)
-			w.saw("wendy>ann: online", "wendy>bob: online")
-			p.set("ann", 1)
-			call := e.act("ann", &link.Act{Session: "a1", Conn: 1, What: &link.Act_Invisible{Invisible: true}})
-			w.saw()
-			if e.answer(call) != nil {
-				t.Fatalf("answered although it was not persisted: %v", e.answer(call))
-			}
-			pass(time.Minute)
-			w.saw()
-			if s := c.node.Stats(); s.Panics.Load() != 1 || s.Parked.Load() != 0 {
-				t.Fatalf("%d panics, %d parked", s.Panics.Load(), s.Parked.Load())
-			}
-			e.status("ann", "a1", 1, presence.DND, "")
-			w.saw("wendy>ann: dnd")
-			e.detach("ann", "a1", 1, link.Cause_BYE)
-			w.saw("wendy>ann: offline")
-		})
-	}
+	onDisk(t, 2, Config{}, func(c *cluster, d *disk) {
+		e, w := c.edges[0], c.edges[1]
+		w.watch("wendy", "ann", "bob")
+		e.attach("ann", "a1", 1)
+		e.attach("bob", "b1", 2)
+		w.saw("wendy>ann: online", "wendy>bob: online")
+		c.crash("ann")
+		call := hide(e, true)
+		w.saw()
+		if e.answer(call) != nil {
+			t.Fatalf("answered although it was not persisted: %v", e.answer(call))
+		}
+		pass(time.Minute)
+		w.saw()
+		if s := c.node.Stats(); s.Panics.Load() != 1 || s.Parked.Load() != 0 {
+			t.Fatalf("%d panics, %d parked", s.Panics.Load(), s.Parked.Load())
+		}
+		e.status("ann", "a1", 1, presence.DND, "")
+		w.saw("wendy>ann: dnd")
+		e.detach("ann", "a1", 1, link.Cause_BYE)
+		w.saw("wendy>ann: offline")
+	})
+}
+
+func hide(e *testEdge, on bool) uint64 {
+	return e.act("ann", &link.Act{Session: "a1", Conn: 1, What: &link.Act_Invisible{Invisible: on}})
 }
 
 // The third panic in a minute parks the user for 30 s; then it is as if nothing was.
 func TestParking(t *testing.T) {
-	p := &faulty{fail: map[string]int{}, panics: true}
-	inBubble(t, 2, Config{Persist: p}, func(c *cluster) {
+	onDisk(t, 2, Config{}, func(c *cluster, d *disk) {
 		e, w := c.edges[0], c.edges[1]
 		w.watch("wendy", "ann")
 		e.attach("ann", "a1", 1)
 		w.saw("wendy>ann: online")
-		hide := func() uint64 {
-			return e.act("ann", &link.Act{Session: "a1", Conn: 1, What: &link.Act_Invisible{Invisible: true}})
-		}
+		hide := func() uint64 { return hide(e, true) }
 		for range 3 {
 			pass(2 * time.Second)
-			p.set("ann", 1)
+			c.crash("ann")
 			hide()
 		}
 		synctest.Wait()
@@ -124,34 +83,7 @@ func TestParking(t *testing.T) {
 	})
 }
 
-// Records are durable before anything leaves.
-func TestOrderOfEffects(t *testing.T) {
-	var trace []string
-	p := &faulty{fail: map[string]int{}}
-	p.order = func(s string) { trace = append(trace, s) }
-	inBubble(t, 1, Config{Persist: p}, func(c *cluster) {
-		e := c.edges[0]
-		e.watch("wendy", "ann")
-		e.attach("ann", "s1", 1)
-		synctest.Wait()
-		trace = nil
-		p.order = func(s string) {
-			e.mu.Lock()
-			defer e.mu.Unlock()
-			trace = append(trace, s)
-			if len(e.log) > 1 || e.answers[e.calls] != nil {
-				t.Error("something left before the records were durable")
-			}
-		}
-		e.act("ann", &link.Act{Session: "s1", Conn: 1, What: &link.Act_Invisible{Invisible: true}})
-		e.saw("wendy>ann: online", "wendy>ann: offline")
-		if !slices.Equal(trace, []string{"persist"}) {
-			t.Errorf("%v", trace)
-		}
-	})
-}
-
-// A gateway that panics reopens its shard under the next term; the edges announce, and
+// A gateway that panics begins its shard anew under the same term; the edges announce, and
 // watchers see nothing.
 func TestGatewayPanics(t *testing.T) {
 	inBubble(t, 2, Config{}, func(c *cluster) {
@@ -165,7 +97,7 @@ func TestGatewayPanics(t *testing.T) {
 		g.core = nil
 		e.status("ann", "a1", 1, presence.DND, "")
 		w.saw()
-		if got := c.node.terms[shard].Load(); got != term+1 || c.node.Stats().Reopened.Load() != 1 {
+		if got := c.node.terms[shard].Load(); got != term || c.node.Stats().Reopened.Load() != 1 {
 			t.Fatalf("term %d after %d, reopened %d", got, term, c.node.Stats().Reopened.Load())
 		}
 		e.status("ann", "a1", 1, presence.DND, "")
@@ -184,8 +116,8 @@ func TestOutletIsCut(t *testing.T) {
 		e, w := c.edges[0], c.edges[1]
 		w.watch("wendy", "ann")
 		w.saw()
-		for _, g := range c.node.gateways {
-			g.shut()
+		for i := range c.node.outlets {
+			c.node.outlets[i].Load().cut()
 		}
 		call := e.attach("ann", "a1", 1)
 		w.saw()
@@ -284,13 +216,12 @@ func TestRoomRepair(t *testing.T) {
 // A shard reopens, the first activation of a user panics at its announcement, and the
 // request to announce again is lost: the user still is not shown offline.
 func TestFaultsOnTopOfEachOther(t *testing.T) {
-	p := &faulty{fail: map[string]int{}, panics: true}
-	inBubble(t, 2, Config{Persist: p}, func(c *cluster) {
+	onDisk(t, 2, Config{}, func(c *cluster, d *disk) {
 		e, w := c.edges[0], c.edges[1]
 		w.watch("wendy", "ann")
 		e.attach("ann", "a1", 1)
 		w.saw("wendy>ann: online")
-		p.set("ann", 1)
+		c.crash("ann")
 		c.pipes[0].DropDown(1)
 		c.node.gateways[shardOf("ann")].core = nil
 		c.node.post(shardOf("ann"), presence.Cluster{})
@@ -305,14 +236,13 @@ func TestFaultsOnTopOfEachOther(t *testing.T) {
 
 // What a user decided outlives the panics of its activation and of its shard.
 func TestInvisibleOutlivesPanics(t *testing.T) {
-	p := &faulty{fail: map[string]int{}, panics: true}
-	inBubble(t, 2, Config{Persist: p}, func(c *cluster) {
+	onDisk(t, 2, Config{}, func(c *cluster, d *disk) {
 		e, w := c.edges[0], c.edges[1]
 		w.watch("wendy", "ann")
 		e.attach("ann", "a1", 1)
 		e.act("ann", &link.Act{Session: "a1", Conn: 1, What: &link.Act_Invisible{Invisible: true}})
 		w.saw("wendy>ann: online", "wendy>ann: offline")
-		p.set("ann", 1)
+		c.crash("ann")
 		e.act("ann", &link.Act{What: &link.Act_Revoke{Revoke: &link.Revoke{Before: 1}}})
 		pass(time.Minute)
 		c.node.gateways[shardOf("ann")].core = nil
@@ -325,22 +255,4 @@ func TestInvisibleOutlivesPanics(t *testing.T) {
 		e.act("ann", &link.Act{Session: "a1", Conn: 1, What: &link.Act_Invisible{}})
 		w.saw("wendy>ann: online")
 	})
-}
-
-func TestJournal(t *testing.T) {
-	k := presence.Key{App: app, User: "ann"}
-	claim := func(id, text string) presence.Record {
-		return presence.ClaimSet{HeldClaim: presence.HeldClaim{Claim: presence.Claim{ID: id, Text: text}}}
-	}
-	j := journal{users: map[presence.Key][]presence.Record{}}
-	j.keep(k, []presence.Record{presence.Marker{}, claim("a", "1"), claim("b", "2"), presence.InvisibleSet{On: true}})
-	j.keep(k, []presence.Record{claim("a", "3"), presence.ClaimEnded{ID: "b"}, presence.RulesSet{}, presence.RelationsSet{}, presence.Revocations{}})
-	want := []presence.Record{presence.InvisibleSet{On: true}, claim("a", "3"), presence.RulesSet{}, presence.RelationsSet{}, presence.Revocations{}}
-	if got := j.of(k); !reflect.DeepEqual(got, want) {
-		t.Errorf("kept %+v", got)
-	}
-	j.keep(presence.Key{User: "bob"}, []presence.Record{presence.Marker{}})
-	if len(j.users) != 1 {
-		t.Errorf("%d users", len(j.users))
-	}
 }

@@ -9,6 +9,7 @@ import (
 	"muster/actors/link"
 	"muster/actors/presence"
 	"muster/actors/room"
+	"muster/actors/row"
 )
 
 // gateway is the actor of one shard. Its fields belong to its turn.
@@ -23,7 +24,8 @@ type gateway struct {
 	spawn *activation // being spawned: the props' producers return its parts
 
 	core     *presence.Gateway
-	out      *outlet
+	out      *outlet // nil: the shard is closed
+	term     uint64  // of out, or the last one
 	users    map[presence.Key]*activation
 	rooms    map[presence.Key]*activation
 	due      deadlines
@@ -34,6 +36,20 @@ type gateway struct {
 
 	trouble map[string]*trouble // by activation: what panicked of late
 
+	// What is durable.
+	proposals
+	generation uint64
+	version    uint64        // of the core, after its last step
+	skew       time.Duration // of the shard's time to the clock when it opened
+	skewed     time.Time
+	counters   row.Counters
+	transfers  transfers
+	events     uint64 // the last one committed
+	waiting    []waiting
+	tidied     time.Time // when old rows were last looked for
+	swept      uint64    // dedupe rows of hours before are gone
+	graphs     graphs
+
 	// Of rooms: the highest version a room of the shard had when it stopped, edges
 	// without a link and when they count as dead, and announcements under way.
 	floor      uint64
@@ -41,6 +57,12 @@ type gateway struct {
 	away       map[presence.Edge]time.Time
 	announcing map[presence.Edge]*roomsAnnounced
 }
+
+// flush is the node's word to all gateways, in the same instant, so that what they then write is
+// synced at once.
+type flush struct{}
+
+const flushEvery = 2 // turns of the node's loop
 
 // tick is the timer of a gateway, and its word to an activation.
 type tick struct{}
@@ -52,21 +74,21 @@ func newGateway(n *Node, shard uint32) *gateway {
 	g.props = actor.PropsFromProducer(
 		func() actor.Actor { return g.spawn },
 		actor.WithMailbox(func() actor.Mailbox { return &g.spawn.mailbox }))
-	g.open(n.cfg.Term)
+	g.proposals = newProposals()
 	return g
 }
 
-// open begins a term of the shard with nothing known: the edges announce.
-func (g *gateway) open(term uint64) {
-	n := g.node
-	g.out = &outlet{node: n, shard: g.shard, term: term}
-	g.users, g.rooms = map[presence.Key]*activation{}, map[presence.Key]*activation{}
-	g.announcing = map[presence.Edge]*roomsAnnounced{}
-	g.due = nil
-	g.core = presence.NewGateway(n.cfg.Presence, n.names,
-		presence.Open{At: n.clock.Now(), Term: term, Barrier: n.alive()})
-	g.settling = g.core.Settling()
-	n.terms[g.shard].Store(term)
+// now is the shard's time: the clock, but never before what was committed. What it is ahead is made up for
+// at 1 %.
+func (g *gateway) now() time.Time {
+	now := g.node.clock.Now()
+	if g.skew > 0 {
+		if left := g.skew - time.Since(g.skewed)/slew; left > 0 {
+			return now.Add(left)
+		}
+		g.skew = 0
+	}
+	return now
 }
 
 // turns is the gateway's goroutine. It is one for all its life, because a fresh stack
@@ -99,34 +121,57 @@ func (g *gateway) stopAll() {
 	}
 }
 
-// shut cuts the shard's outlet, from any goroutine. Stopping children is clean-up.
-func (g *gateway) shut() { g.out.cut() }
-
 // Receive handles one message.
 func (g *gateway) Receive(ctx actor.Context) {
 	switch ctx.Message().(type) {
 	case *actor.Started:
 		g.ctx = ctx
-		g.out.gateway = ctx.Self()
-		g.arm()
 		return
 	case *actor.Stopping:
 		g.close()
 		return
 	case *actor.Stopped:
-		g.core.Close()
+		if g.core != nil {
+			g.core.Close()
+		}
 		return
 	case *actor.Terminated:
 		return
 	}
 	defer g.contain()
-	g.handle(ctx.Message(), g.node.clock.Now())
-	g.settled()
-	g.arm()
+	g.handle(ctx.Message(), g.now())
+	if g.out != nil {
+		g.askGraphs()
+		g.settled()
+		g.arm()
+	}
 }
 
 func (g *gateway) handle(msg any, now time.Time) {
 	switch m := msg.(type) {
+	case *opened:
+		g.opened(m)
+		return
+	case *closed:
+		g.closed(m.out)
+		return
+	}
+	if g.out == nil {
+		g.handleClosed(msg)
+		return
+	}
+	switch m := msg.(type) {
+	case committed:
+		if m.term == g.out.term {
+			g.committed(m, now)
+		}
+	case flush:
+		g.sweep(now)
+		g.flush(now)
+	case *request:
+		m.run(g, now)
+	case *graphAnswer:
+		g.graphed(m, now)
 	case *link.Up:
 		g.up(m, now)
 	case *stepped:
@@ -151,10 +196,24 @@ func (g *gateway) handle(msg any, now time.Time) {
 	}
 }
 
+// handleClosed handles a message while the shard is closed.
+func (g *gateway) handleClosed(msg any) {
+	switch m := msg.(type) {
+	case *link.Up:
+		g.moving(m)
+	case *request:
+		m.done(ErrNotLeader)
+	case edgeDead:
+		delete(g.edges, m.edge)
+		delete(g.away, m.edge)
+	}
+}
+
 // step steps the core and does what it says. up is the message that in came from, for
 // the activation that is to answer it; it may be nil.
 func (g *gateway) step(in presence.GatewayInput, up *link.Up, now time.Time) {
 	fx := g.core.Step(now, in)
+	g.version = g.core.Version()
 	for _, m := range fx.Edges {
 		g.out.send(m.Edge, down(m.Message))
 	}
@@ -244,7 +303,11 @@ func (g *gateway) tick(now time.Time) {
 	if at, ok := g.core.Deadline(); ok && !now.Before(at) {
 		g.step(presence.Tick{}, nil, now)
 	}
+	var due []*activation
 	for a := g.due.next(now); a != nil; a = g.due.next(now) {
+		due = append(due, a)
+	}
+	for _, a := range due {
 		a.PostUserMessage(tick{})
 	}
 }
@@ -260,7 +323,7 @@ func (g *gateway) arm() {
 		return
 	}
 	g.armed = at
-	wait := max(at.Sub(g.node.clock.Now()), 0)
+	wait := max(at.Sub(g.now()), 0)
 	if g.timer == nil {
 		system, self := g.ctx.ActorSystem(), g.ctx.Self()
 		g.timer = time.AfterFunc(wait, func() { system.Root.Send(self, tick{}) })
@@ -269,8 +332,8 @@ func (g *gateway) arm() {
 	g.timer.Reset(wait)
 }
 
-// contain ends a panic of the gateway: its shard closes in one step and opens again
-// under the next term.
+// contain ends a panic of the gateway: all that it knew is dropped in one step, and the
+// edges announce the shard again. What was proposed goes on.
 func (g *gateway) contain() {
 	r := recover()
 	if r == nil {
@@ -282,11 +345,6 @@ func (g *gateway) contain() {
 	n.cfg.Logger.Error("gateway panicked; shard reopens", "shard", g.shard, "panic", r, "stack", string(debug.Stack()))
 	g.out.cut()
 	g.stopAll()
-	g.open(g.out.term + 1)
-	g.out.gateway = g.ctx.Self()
-	for _, e := range n.edges() {
-		g.core.Step(n.clock.Now(), presence.EdgeUp{Edge: e})
-		n.downlink(e).Beat(n.beat())
-	}
+	g.reopen()
 	g.arm()
 }

@@ -45,6 +45,9 @@ func attach(e presence.Edge, a *link.Attach) presence.Attach {
 		Class: enum[presence.Class](a.GetClass()), Attempt: a.GetAttempt(), Away: a.GetAway(), Inactive: a.GetInactive(),
 		ActiveAt: unixMs(a.GetActiveAt()), Grace: ms(a.GetGraceMs()), IssuedAt: a.GetIat(), JTI: a.GetJti(), Client: a.GetClient(),
 	}
+	if p := a.GetOutbox(); p != nil {
+		in.Outbox = &presence.Position{Epoch: p.GetEpoch(), Offset: p.GetOffset()}
+	}
 	for _, c := range a.GetClaims() {
 		in.Claims = append(in.Claims, claim(c))
 	}
@@ -69,17 +72,77 @@ func act(e presence.Edge, a *link.Act) presence.Input {
 	case *link.Act_Audience:
 		return audience(w.Audience)
 	case *link.Act_Relations:
-		r := w.Relations
-		return presence.SetRelations{AddContacts: r.GetContactsAdd(), RemoveContacts: r.GetContactsRemove(), Block: r.GetBlock(),
-			Unblock: r.GetUnblock(), BlockedBy: r.GetBlockedBy(), UnblockedBy: r.GetUnblockedBy()}
+		return presence.SetRelations{Block: w.Relations.GetBlock(), Unblock: w.Relations.GetUnblock()}
 	case *link.Act_Kick:
 		k := w.Kick
 		return presence.Kick{Device: k.GetDevice(), Session: k.GetSession(), Reason: k.GetReason(), Close: k.GetClose()}
 	case *link.Act_Revoke:
 		r := w.Revoke
 		return presence.Revoke{Before: r.GetBefore(), JTI: r.GetJti(), Until: r.GetUntil()}
+	case *link.Act_Contact:
+		if w.Contact.GetUser() == a.GetUser() {
+			return nil
+		}
+		return presence.Contact{Session: session, Conn: c, User: w.Contact.GetUser(), Action: enum[presence.ContactAction](w.Contact.GetAction())}
+	case *link.Act_Publish:
+		if p := publish(w.Publish); p != nil {
+			return *p
+		}
+		return nil
+	case *link.Act_NotifyWhen:
+		if w.NotifyWhen.GetUser() == a.GetUser() {
+			return nil
+		}
+		in := notifyWhen(w.NotifyWhen)
+		in.Hidden = 0
+		return in
+	case *link.Act_Device:
+		d := w.Device
+		return presence.SetDevice{Session: session, Conn: c, Device: d.GetDevice(), Provider: d.GetProvider(), Token: d.GetToken(), Forget: d.GetForget()}
+	case *link.Act_Erase:
+		return presence.Erase{}
+	case *link.Act_Purge:
+		return presence.Purge{Epoch: w.Purge}
+	case *link.Act_Import:
+		in := presence.Import{Replace: w.Import.GetReplace()}
+		for _, r := range w.Import.GetRows() {
+			if r.GetUser() == a.GetUser() {
+				return nil
+			}
+			in.Rows = append(in.Rows, relationRow(r))
+		}
+		return in
 	}
 	return nil
+}
+
+// publish is nil if the id is none.
+func publish(p *link.Publish) *presence.Publish {
+	in := &presence.Publish{Sender: p.GetSender(), ClientID: p.GetClientId(), Body: p.GetBody(), Digest: digest(p.GetBody()),
+		Class: enum[presence.Urgency](p.GetClass()), TTL: ms(p.GetTtlMs()), Collapse: p.GetCollapse(), AnyDevice: p.GetAnyDevice()}
+	if len(p.GetId()) != len(in.ID) {
+		return nil
+	}
+	copy(in.ID[:], p.GetId())
+	return in
+}
+
+func notifyWhen(n *link.NotifyWhen) presence.NotifyWhen {
+	return presence.NotifyWhen{User: n.GetUser(), TTL: ms(n.GetTtlMs()), End: n.GetEnd(), Hidden: mask(n.GetHidden())}
+}
+
+func relationRow(r *link.ContactRow) presence.RelationRow {
+	out := presence.RelationRow{User: r.GetUser()}
+	for _, f := range []struct {
+		on  bool
+		bit presence.Relation
+	}{{r.GetTo(), presence.RelationTo}, {r.GetFrom(), presence.RelationFrom}, {r.GetPendingOut(), presence.RelationPendingOut},
+		{r.GetPendingIn(), presence.RelationPendingIn}, {r.GetApproved(), presence.RelationApproved}, {r.GetBlocked(), presence.RelationBlocked}} {
+		if f.on {
+			out.Relation |= f.bit
+		}
+	}
+	return out
 }
 
 func claim(c *link.Claim) presence.Claim {

@@ -124,6 +124,14 @@ func (n *Node) edges() []presence.Edge {
 	return slices.SortedFunc(maps.Keys(*n.downs.Load()), compareEdges)
 }
 
+// linked are the edges with a link, in order, with what is told to all gateways at this moment
+// taken into account.
+func (n *Node) linked() []presence.Edge {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.edges()
+}
+
 // alive are the edges that are not known to be dead, in order: a shard that opens waits
 // for their announcements.
 func (n *Node) alive() []presence.Edge {
@@ -140,7 +148,7 @@ func compareEdges(a, b presence.Edge) int {
 func (n *Node) run() {
 	tick := time.NewTicker(turn)
 	defer tick.Stop()
-	for {
+	for seconds := 1; ; seconds++ {
 		select {
 		case <-n.stop:
 			return
@@ -150,6 +158,9 @@ func (n *Node) run() {
 		n.expireLeases(n.clock.Now())
 		sessions, lost := n.storm()
 		n.tellAll(presence.Cluster{Sessions: sessions, Lost: lost})
+		if seconds%flushEvery == 0 {
+			n.tellAll(flush{})
+		}
 		for _, down := range *n.downs.Load() {
 			down.Beat(n.beat())
 		}
@@ -176,9 +187,11 @@ func (n *Node) expireLeases(now time.Time) {
 
 // beat says what this node leads.
 func (n *Node) beat() *link.Beat {
-	b := &link.Beat{Shards: make([]uint32, link.Shards), Terms: make([]uint64, link.Shards)}
-	for i := range b.Shards {
-		b.Shards[i], b.Terms[i] = uint32(i), n.terms[i].Load()
+	b := &link.Beat{Shards: make([]uint32, 0, link.Shards), Terms: make([]uint64, 0, link.Shards)}
+	for i := range n.terms {
+		if term := n.terms[i].Load(); term != 0 {
+			b.Shards, b.Terms = append(b.Shards, uint32(i)), append(b.Terms, term)
+		}
 	}
 	b.AllSessions, b.Detached_5S = n.storm()
 	return b

@@ -16,22 +16,12 @@ import (
 	"muster/actors/room"
 )
 
-// Persister makes the records of one step durable before anything that follows it
-// leaves the activation. An error drops the activation, which then sends nothing.
-//
-// There is no durable state yet: records live as long as the process, and an activation
-// that made one stays resident.
-type Persister interface {
-	Persist(shard uint32, term uint64, user presence.Key, records []presence.Record) error
-}
-
 // Config configures a Node. The zero value of a field means its default.
 type Config struct {
 	Name     string           // of the node; required, as edges see it
-	Term     uint64           // of all shards; default: the Unix second of Start
+	Term     uint64           // of all shards without a Store; default: the Unix second of Start
 	Presence *presence.Config // default: presence.DefaultConfig
 	Room     room.Config
-	Persist  Persister    // default: none
 	Logger   *slog.Logger // default: discards
 
 	// Store keeps what is durable, and opens and closes the shards. nil: rows live in
@@ -61,14 +51,15 @@ type Node struct {
 	clock  *clock
 	names  *presence.Names
 	system *actor.ActorSystem
-	kept   journal
+	store  Store
 	stats  Stats
 	stop   chan struct{}
 	loops  sync.WaitGroup
 
 	gateways [link.Shards]*gateway
 	pids     [link.Shards]*actor.PID
-	terms    [link.Shards]atomic.Uint64
+	outlets  [link.Shards]atomic.Pointer[outlet]
+	terms    [link.Shards]atomic.Uint64 // 0: closed
 	loads    [link.Shards]load
 
 	mu    sync.Mutex // taken to change links, and to post their changes in order
@@ -97,13 +88,19 @@ func New(cfg Config) (*Node, error) {
 	if cfg.Parking == 0 {
 		cfg.Parking = 30 * time.Second
 	}
+	if cfg.EventsKept == 0 {
+		cfg.EventsKept = 24 * time.Hour
+	}
+	if cfg.EventsKept < time.Hour || cfg.EventsKept > 30*24*time.Hour {
+		return nil, fmt.Errorf("actors: events are kept %v, must be from 1h to 720h", cfg.EventsKept)
+	}
 	n := &Node{cfg: cfg, names: presence.NewNames(&sync.Mutex{}), links: map[presence.Edge]*edgeLink{}}
-	n.kept.users = map[presence.Key][]presence.Record{}
 	n.downs.Store(&map[presence.Edge]link.Downlink{})
 	return n, nil
 }
 
-// Start opens all shards. Links may be dialled when it returned.
+// Start makes the gateways. Links may be dialled and shards opened when it returned;
+// without a Store all are open.
 func (n *Node) Start() error {
 	n.clock = newClock()
 	if n.cfg.Term == 0 {
@@ -123,9 +120,15 @@ func (n *Node) Start() error {
 		}
 		n.gateways[i], n.pids[i] = g, pid
 	}
+	if n.store = n.cfg.Store; n.store == nil {
+		n.store = &memory{node: n}
+		for shard := range uint32(link.Shards) {
+			n.Opened(shard, n.cfg.Term, 0, 0)
+		}
+	}
 	n.stop = make(chan struct{})
 	n.loops.Go(n.run)
-	n.cfg.Logger.Info("core started", "node", n.cfg.Name, "term", n.cfg.Term, "shards", link.Shards)
+	n.cfg.Logger.Info("core started", "node", n.cfg.Name, "shards", link.Shards)
 	return nil
 }
 
@@ -133,8 +136,10 @@ func (n *Node) Start() error {
 // before.
 func (n *Node) Stop() {
 	close(n.stop)
-	for _, g := range n.gateways {
-		g.shut()
+	for i := range n.outlets {
+		if out := n.outlets[i].Load(); out != nil {
+			out.cut()
+		}
 	}
 	for i, pid := range n.pids {
 		_ = n.system.Root.StopFuture(pid).Wait()
@@ -173,6 +178,15 @@ type Stats struct {
 	LateTicks    atomic.Uint64 // deadlines that waited for a full inbox
 	Unreachable  atomic.Uint64 // leases that lapsed
 	Users, Rooms atomic.Int64  // gauges: resident activations
+
+	Proposals   atomic.Uint64 // taken by the store
+	Refused     atomic.Uint64 // not taken: another leader, too many, no room
+	Busy        atomic.Uint64 // commands refused because too much was in flight, or there was no room
+	Loads       atomic.Uint64 // users read from the store
+	Flushes     atomic.Uint64 // proposals of nothing but lazy records
+	ResumeAhead atomic.Uint64 // devices that had read more than there is: acknowledged data was lost
+	Gated       atomic.Int64  // gauge: steps whose effects wait for a commit
+	Transfers   atomic.Int64  // gauge: transfers whose outcome is not known
 }
 
 // post sends a message to the gateway of a shard.

@@ -22,7 +22,7 @@ var seed = flag.Int64("seed", 0, "run this seed of the simulator only")
 type sim struct {
 	*cluster
 	rng    *rand.Rand
-	faults *faulty
+	disk   *disk
 	conn   uint64
 	hidden map[string]bool
 	cut    [3]bool
@@ -106,7 +106,7 @@ func (s *sim) step() {
 	case 10:
 		u := []string{user, steady}[s.rng.IntN(2)]
 		s.note("%s will panic", u)
-		s.faults.set(u, 1)
+		s.crash(u)
 	case 11:
 		shard := shardOf([]string{user, steady}[s.rng.IntN(2)])
 		s.note("gateway %d panics", shard)
@@ -136,9 +136,8 @@ func (s *sim) heal() {
 			p.Redial()
 		}
 	}
-	s.faults.mu.Lock()
-	clear(s.faults.fail)
-	s.faults.mu.Unlock()
+	s.disk.refuse(nil)
+	s.disk.hold(false)
 	pass(2 * time.Minute)
 	for i := range 6 {
 		s.hide(simUser(i), s.hidden[simUser(i)])
@@ -208,9 +207,8 @@ func TestSim(t *testing.T) {
 	}
 	for n := from; n <= to; n++ {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
-			f := &faulty{fail: map[string]int{}, panics: n%2 == 0}
-			inBubble(t, 3, Config{Persist: f}, func(c *cluster) {
-				s := &sim{cluster: c, rng: rand.New(rand.NewPCG(uint64(n), 3)), faults: f, hidden: map[string]bool{}}
+			onDisk(t, 3, Config{}, func(c *cluster, d *disk) {
+				s := &sim{cluster: c, rng: rand.New(rand.NewPCG(uint64(n), 3)), disk: d, hidden: map[string]bool{}}
 				c.edges[0].attach(steady, "st", 1<<40)
 				for _, e := range c.edges {
 					e.watch(e.name, steady, "u0", "u1", "u2", "u3", "u4", "u5")

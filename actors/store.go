@@ -3,12 +3,12 @@ package actors
 import (
 	"errors"
 
-	"muster/actors/link"
+	"muster/actors/row"
 )
 
 // Write is one change of a shard's rows. End not nil: delete all keys in [Key, End);
 // Value nil: delete Key; else put.
-type Write struct{ Key, End, Value []byte }
+type Write = row.Write
 
 // Store keeps the rows of the shards. It calls Node.Opened, Node.Closed and
 // Node.Committed, in order for each shard, and none of them from within its methods.
@@ -35,28 +35,3 @@ var (
 	ErrBusy      = errors.New("actors: too much is in flight")
 	ErrNoRoom    = errors.New("actors: no room on the disk")
 )
-
-// Opened opens a shard under a term, in which at is the latest time committed, Unix ms.
-// generation counts the times that the shard is known to have lost history. It does not block.
-func (n *Node) Opened(shard uint32, term, generation uint64, at int64) {}
-
-// Closed closes a shard: when it returned, nothing of the term leaves it. It does not
-// block for longer than a message to an edge takes.
-func (n *Node) Closed(shard uint32, term uint64) {}
-
-// Committed reports that all proposals of (shard, term) up to seq are durable and
-// visible, the last one in the log at index. It does not block.
-func (n *Node) Committed(shard uint32, term, seq, index uint64) {}
-
-// ReadEvents returns up to limit events of a shard that is open here, those with a seq greater than
-// after, and the seq of the oldest event kept (0: there is none). It returns ErrNotLeader if the shard is not open.
-func (n *Node) ReadEvents(shard uint32, after uint64, limit int) (events []*link.Event, first uint64, err error) {
-	return nil, 0, ErrNotLeader
-}
-
-// HookCursor returns the seq of the last event of a shard that the webhook is done with.
-func (n *Node) HookCursor(shard uint32) (uint64, error) { return 0, ErrNotLeader }
-
-// SetHookCursor moves the cursor to seq and keeps the events that were refused for good
-// as letters. It is durable when it returns; it waits for that.
-func (n *Node) SetHookCursor(shard uint32, seq uint64, dead []*link.Event) error { return ErrNotLeader }

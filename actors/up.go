@@ -32,13 +32,15 @@ func (g *gateway) up(m *link.Up, now time.Time) {
 				Away: r.GetAway(), ActiveAt: unixMs(r.GetActiveAt())}, now)
 		}
 	case *link.Up_Act:
-		g.toUser(m, b.Act.GetApp(), b.Act.GetUser(), act(e, b.Act), now)
+		g.act(m, b.Act, now)
 	case *link.Up_Interest:
 		i := b.Interest
+		g.learnAll(i.GetApp(), i.GetAdd(), now)
 		g.step(presence.Interest{Call: i.GetCall(), Edge: e, App: i.GetApp(), Watcher: watcher(i.GetWatcher(), i.GetHidden()),
 			Add: g.ours(i.GetApp(), i.GetAdd()), Remove: i.GetRemove()}, m, now)
 	case *link.Up_Query:
 		q := b.Query
+		g.learnAll(q.GetApp(), q.GetUsers(), now)
 		g.step(presence.Query{Call: q.GetCall(), Edge: e, App: q.GetApp(), Watcher: watcher(q.GetWatcher(), q.GetHidden()),
 			Users: g.ours(q.GetApp(), q.GetUsers())}, m, now)
 	case *link.Up_Typing:
@@ -49,6 +51,13 @@ func (g *gateway) up(m *link.Up, now time.Time) {
 		g.toRoom(m, b.Room, now)
 	case *link.Up_Ask:
 		g.ask(e, b.Ask, now)
+	case *link.Up_Ack:
+		g.toUser(m, b.Ack.GetApp(), b.Ack.GetUser(), presence.AckOutbox{Session: b.Ack.GetSession(), Conn: conn(e, b.Ack.GetConn()),
+			Epoch: b.Ack.GetEpoch(), Offset: b.Ack.GetOffset()}, now)
+	case *link.Up_Transfer:
+		g.transfer(m, now)
+	case *link.Up_TransferDone:
+		g.transferDone(b.TransferDone, now)
 	default:
 		g.node.stats.Malformed.Add(1)
 	}
@@ -65,7 +74,30 @@ func (g *gateway) toUser(m *link.Up, app, user string, in presence.Input, now ti
 		}
 		return
 	}
+	if code, why := g.admit(in); code != link.Code_OK {
+		if d := userReply(k, m, presence.Reply{Code: presence.Code(code), Message: why}); d != nil {
+			g.out.send(sender(m), d)
+		}
+		return
+	}
+	if at, ok := in.(presence.Attach); ok && g.full {
+		at.Outbox = nil // to register a device needs room
+		in = at
+	}
 	g.step(presence.Deliver{Key: k, Edge: sender(m), In: in}, m, now)
+}
+
+// act routes a command.
+func (g *gateway) act(m *link.Up, a *link.Act, now time.Time) {
+	k := presence.Key{App: a.GetApp(), User: a.GetUser()}
+	if _, again := a.GetWhat().(*link.Act_Regraph); !again || !g.holds(k, link.KindUser) {
+		g.toUser(m, k.App, k.User, act(sender(m), a), now)
+		return
+	}
+	g.regraph(k, now)
+	if d := userReply(k, m, presence.Reply{}); d != nil {
+		g.out.send(sender(m), d)
+	}
 }
 
 const maxID = 128 // bytes of an app, user or room id
@@ -172,6 +204,9 @@ func (g *gateway) announce(e presence.Edge, a *link.Announce, now time.Time) {
 		for _, u := range g.ours(s.GetApp(), s.GetUsers()) {
 			in.Seen = append(in.Seen, presence.Key{App: s.GetApp(), User: u})
 		}
+	}
+	for _, w := range a.GetWatches() {
+		g.learnAll(w.GetApp(), w.GetAdd(), now)
 	}
 	switch {
 	case in.Term != g.core.Term():

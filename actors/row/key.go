@@ -70,26 +70,26 @@ func More(k presence.Key) Range {
 	return Range{append(r.From, ofProfile+1), r.To}
 }
 
-// Profile is the key of a user's profile.
-func Profile(k presence.Key) []byte { return of(k, ofProfile) }
+// ProfileKey is the key of a user's profile.
+func ProfileKey(k presence.Key) []byte { return of(k, ofProfile) }
 
-// Entry is the key of an outbox entry.
-func Entry(k presence.Key, offset uint64) []byte { return num(of(k, ofEntry), offset) }
+// EntryKey is the key of an outbox entry.
+func EntryKey(k presence.Key, offset uint64) []byte { return num(of(k, ofEntry), offset) }
 
 // Entries is the range of the outbox entries from one offset to another, both included.
 func Entries(k presence.Key, from, to uint64) Range {
-	return Range{Entry(k, from), append(Entry(k, to), 0)}
+	return Range{EntryKey(k, from), append(EntryKey(k, to), 0)}
 }
 
-// Online is the key of a user's row in the online index.
-func Online(k presence.Key) []byte { return user(kindOnline, k) }
+// OnlineKey is the key of a user's row in the online index.
+func OnlineKey(k presence.Key) []byte { return user(kindOnline, k) }
 
 // AllOnline is the range of the online index.
 func AllOnline() Range { return below([]byte{kindOnline}) }
 
 // Hour is the hour of the time inside a client id, since 1970.
 func Hour(id [16]byte) uint64 {
-	return uint64(IDTime(id).UnixMilli()) / uint64(time.Hour.Milliseconds())
+	return HourOf(IDTime(id))
 }
 
 // IDTime is the time inside a client id: the first 48 bits of a UUIDv7 or ULID, Unix ms.
@@ -101,8 +101,8 @@ func stream(hour uint64, k presence.Key) []byte {
 	return str(str(num([]byte{kindDedupe}, hour), k.App), k.User)
 }
 
-// Dedupe is the key that says which offset a sender's client id got in a user's outbox.
-func Dedupe(k presence.Key, sender string, id [16]byte) []byte {
+// DedupeKey is the key that says which offset a sender's client id got in a user's outbox.
+func DedupeKey(k presence.Key, sender string, id [16]byte) []byte {
 	return append(str(stream(Hour(id), k), sender), id[:]...)
 }
 
@@ -119,48 +119,48 @@ func IDsBefore(hour uint64) Range {
 	return Range{[]byte{kindDedupe}, num([]byte{kindDedupe}, hour)}
 }
 
-// Transfer is the key of an outgoing transfer.
-func Transfer(seq uint64) []byte { return num([]byte{kindTransfer}, seq) }
+// TransferKey is the key of an outgoing transfer.
+func TransferKey(seq uint64) []byte { return num([]byte{kindTransfer}, seq) }
 
 // Transfers is the range of all outgoing transfers.
 func Transfers() Range { return below([]byte{kindTransfer}) }
 
-// Taken is the key that says that a transfer has been taken.
-func Taken(source uint32, generation, seq uint64) []byte {
+// TakenKey is the key that says that a transfer has been taken.
+func TakenKey(source uint32, generation, seq uint64) []byte {
 	return num(num(num([]byte{kindTaken}, uint64(source)), generation), seq)
 }
 
 // TakenBelow is the range of the transfers taken from a source, of an earlier generation or before a seq of this one.
 func TakenBelow(source uint32, generation, seq uint64) Range {
-	return Range{num([]byte{kindTaken}, uint64(source)), Taken(source, generation, seq)}
+	return Range{num([]byte{kindTaken}, uint64(source)), TakenKey(source, generation, seq)}
 }
 
-// Floor is the key of the first transfer of a source that may still come.
-func Floor(source uint32) []byte { return num([]byte{kindFloor}, uint64(source)) }
+// FloorKey is the key of the first transfer of a source that may still come.
+func FloorKey(source uint32) []byte { return num([]byte{kindFloor}, uint64(source)) }
 
 // Floors is the range of all floors.
 func Floors() Range { return below([]byte{kindFloor}) }
 
-// Event is the key of an event.
-func Event(seq uint64) []byte { return num([]byte{kindEvent}, seq) }
+// EventKey is the key of an event.
+func EventKey(seq uint64) []byte { return num([]byte{kindEvent}, seq) }
 
 // EventsFrom is the range of the events from a seq on.
-func EventsFrom(seq uint64) Range { return Range{Event(seq), []byte{kindEvent + 1}} }
+func EventsFrom(seq uint64) Range { return Range{EventKey(seq), []byte{kindEvent + 1}} }
 
-// Letter is the key of an event that the webhook refused for good.
-func Letter(seq uint64) []byte { return num([]byte{kindLetter}, seq) }
+// LetterKey is the key of an event that the webhook refused for good.
+func LetterKey(seq uint64) []byte { return num([]byte{kindLetter}, seq) }
 
 // LettersFrom is the range of the letters from a seq on.
-func LettersFrom(seq uint64) Range { return Range{Letter(seq), []byte{kindLetter + 1}} }
+func LettersFrom(seq uint64) Range { return Range{LetterKey(seq), []byte{kindLetter + 1}} }
 
-// Cursor is the key of the webhook's cursor.
-func Cursor() []byte { return []byte{kindCursor} }
+// CursorKey is the key of the webhook's cursor.
+func CursorKey() []byte { return []byte{kindCursor} }
 
 // CountersKey is the key of the shard's counters.
 func CountersKey() []byte { return []byte{kindCounters} }
 
-// Expiry is the key that says that something of a user ends at a time, Unix ms.
-func Expiry(at int64, k presence.Key) []byte {
+// ExpiryKey is the key that says that something of a user ends at a time, Unix ms.
+func ExpiryKey(at int64, k presence.Key) []byte {
 	return str(str(num([]byte{kindExpiry}, uint64(max(at, 0))), k.App), k.User)
 }
 
@@ -168,3 +168,19 @@ func Expiry(at int64, k presence.Key) []byte {
 func ExpiredBy(at int64) Range {
 	return Range{[]byte{kindExpiry}, num([]byte{kindExpiry}, uint64(max(at, 0)+1))}
 }
+
+// Early reports that a row may be asked for by its key before it is committed.
+func Early(key []byte) bool {
+	return len(key) > 0 && (key[0] == kindDedupe || key[0] == kindTaken)
+}
+
+// Window is how long a dedupe row is kept, at least, from the hour in its id.
+const Window = 25 * time.Hour
+
+// HourOf is the hour of a time, since 1970.
+func HourOf(t time.Time) uint64 {
+	return uint64(max(t.UnixMilli(), 0)) / uint64(time.Hour.Milliseconds())
+}
+
+// Offset is the last component of an entry's key.
+func Offset(b []byte) uint64 { p := parser{rest: b}; return p.num() }
