@@ -41,7 +41,10 @@ func newAPI(t testing.TB, c Caller) *API {
 		}
 		keys = append(keys, k)
 	}
-	a, err := New(Config{Caller: c, Keys: keys, Log: quiet(), Now: func() time.Time { return time.Unix(1_800_000_000, 0) }})
+	a, err := New(Config{
+		Caller: c, Keys: keys, Log: quiet(), Now: func() time.Time { return time.Unix(1_800_000_000, 0) },
+		NewEpoch: func() uint64 { return 0x9f00000000000002 },
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,6 +111,9 @@ func TestStories(t *testing.T) {
 			case "settling":
 				core.settle[link.ShardOf("default", link.KindUser, d.CmdArgs[0].Key)] = true
 				return ""
+			case "refuse-user": // refuse-user user CODE
+				core.refused[d.CmdArgs[0].Key] = link.Code(link.Code_value[d.CmdArgs[1].Key])
+				return ""
 			case "refuse":
 				core.code = link.Code(link.Code_value[d.CmdArgs[0].Key])
 				return ""
@@ -150,8 +156,8 @@ func call(t *testing.T, a *API, core *fakeCore, input string) string {
 	switch { // sort what was sent in parallel
 	case path == "/v1/presence":
 		slices.Sort(sent)
-	case strings.HasSuffix(path, "/blocks"):
-		slices.Sort(sent[1:])
+	case strings.Contains(path, "/contacts") || path == "/v1/publish":
+		slices.Sort(sent)
 	}
 	for _, s := range sent {
 		fmt.Fprintf(out, "\n-> %s", s)
@@ -297,7 +303,7 @@ func TestBadRequests(t *testing.T) {
 		{"POST", "/v1/users/alice/audience", `{"state":{"rule":"only","users":["a b"]}}`, 400, wire.CodeBadRequest},
 		{"POST", "/v1/users/alice/audience", `{"grant":[{"to":"bob","fields":["shoes"],"ttl_ms":1}]}`, 400, wire.CodeBadRequest},
 		{"POST", "/v1/users/alice/contacts", `{}`, 400, wire.CodeBadRequest},
-		{"POST", "/v1/users/alice/contacts", `{"add":["a/b"]}`, 400, wire.CodeBadRequest},
+		{"POST", "/v1/users/alice/contacts", `{"contacts":[{"user":"a/b","subscription":"to"}]}`, 400, wire.CodeBadRequest},
 		{"POST", "/v1/users/alice/blocks", `{"add":["alice"]}`, 400, wire.CodeBadRequest},
 		{"POST", "/v1/users/alice/blocks", `{"add":["bob"],"remove":["bob"]}`, 400, wire.CodeBadRequest},
 		{"GET", "/v1/online?limit=0", "", 400, wire.CodeBadRequest},
@@ -334,7 +340,12 @@ func TestCoreErrors(t *testing.T) {
 		{"POST", "/v1/users/alice/disconnect", ""},
 		{"POST", "/v1/users/alice/revoke", ""},
 		{"POST", "/v1/users/alice/audience", `{"state":{"rule":"nobody"}}`},
-		{"POST", "/v1/users/alice/contacts", `{"add":["bob"]}`},
+		{"DELETE", "/v1/users/alice/contacts/bob", ""},
+		{"GET", "/v1/users/alice/contacts", ""},
+		{"GET", "/v1/users/alice/outbox", ""},
+		{"POST", "/v1/users/alice/outbox/purge", ""},
+		{"POST", "/v1/users/alice/graph/invalidate", ""},
+		{"DELETE", "/v1/users/alice", ""},
 		{"POST", "/v1/users/alice/blocks", `{"add":["bob"]}`},
 		{"GET", "/v1/explain/alice", ""},
 		{"GET", "/v1/rooms/r1/occupants", ""},
@@ -344,6 +355,8 @@ func TestCoreErrors(t *testing.T) {
 		link.Code_DEVICE_LIMIT: wire.CodeLimitExceeded, link.Code_REVOKED: wire.CodeBlocked,
 		link.Code_DENIED: wire.CodePermissionDenied, link.Code_BUSY: wire.CodeBusy, link.Code_MOVING: wire.CodeMoving,
 		link.Code_STALE_ATTEMPT: wire.CodeConflict, link.Code_NOT_ATTACHED: wire.CodeConflict,
+		link.Code_OUTBOX_FULL: wire.CodeOutboxFull, link.Code_ID_EXPIRED: wire.CodeIDExpired, link.Code_ID_REUSED: wire.CodeIDReused,
+		link.Code_BLOCKED: wire.CodeBlocked, link.Code_UNKNOWN_OUTCOME: wire.CodeMoving,
 		link.Code_UNAVAILABLE: wire.CodeNotReady, link.Code(99): wire.CodeInternal,
 	}
 	var now Caller

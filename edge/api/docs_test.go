@@ -35,6 +35,7 @@ func TestGuide(t *testing.T) {
 	core.online("default", "carol")
 	core.online("default", "dave")
 	a := newAPI(t, core)
+	a.cfg.Hooks = &hooked{back: map[uint32]uint64{}}
 	a.mux.HandleFunc("GET /metrics", func(http.ResponseWriter, *http.Request) {})
 	shown := map[string]bool{} // routes with an example
 	last, checked := "", 0
@@ -56,7 +57,7 @@ func TestGuide(t *testing.T) {
 				t.Errorf("not in the form of this guide: %s", line)
 				continue
 			}
-			method, path, auth, body := c[2], c[3], c[4], c[6]
+			method, path, auth, body := c[2], c[3], c[4], strings.ReplaceAll(c[6], "CURSOR", (&places{}).String())
 			if method == "" {
 				method = "GET"
 				if body != "" {

@@ -27,10 +27,74 @@ type fakeCore struct {
 	code   link.Code        // refuses every command
 	answer *link.Down       // instead of the right answer
 	asked  int              // rows asked for by online pages
+
+	streams [link.Shards]stream
+	refused map[string]link.Code // acts for these users
+	seen    map[[2]string]uint64 // (user, client id) of publishes, and their offsets
+}
+
+// stream is what a shard keeps of events and letters.
+type stream struct {
+	generation, first, last uint64 // first and last seq kept; first 0: none
+	events, letters         []*link.Event
+}
+
+// happen adds an event.
+func (f *fakeCore) happen(app, user, typ string, at int64, json string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := &f.streams[link.ShardOf(app, link.KindUser, user)]
+	s.last++
+	if s.first == 0 {
+		s.first = s.last
+	}
+	s.events = append(s.events, &link.Event{Seq: s.last, App: app, User: user, Type: typ, At: at, Json: json, Generation: s.generation})
+}
+
+func (f *fakeCore) stream(user string) *stream {
+	return &f.streams[link.ShardOf("default", link.KindUser, user)]
+}
+
+// trim drops the events of a shard up to seq.
+func (s *stream) trim(seq uint64) {
+	s.events = slices.DeleteFunc(s.events, func(e *link.Event) bool { return e.Seq <= seq })
+	if s.first = seq + 1; len(s.events) == 0 {
+		s.first = 0
+	}
+}
+
+// after lists up to limit events after seq.
+func after(list []*link.Event, seq uint64, limit uint32) (page []*link.Event, more bool) {
+	for _, e := range list {
+		if e.Seq > seq {
+			if len(page) == int(limit) {
+				return page, true
+			}
+			page = append(page, e)
+		}
+	}
+	return page, false
+}
+
+func (f *fakeCore) act(a *link.Act) *link.Acted {
+	v := &link.Acted{Code: f.code, Message: "said the core"}
+	if code, ok := f.refused[a.User]; ok {
+		v.Code = code
+	}
+	if p := a.GetPublish(); p != nil && v.Code == link.Code_OK {
+		id := [2]string{a.User, p.ClientId}
+		offset, known := f.seen[id]
+		if !known {
+			offset = 44
+			f.seen[id] = offset
+		}
+		v.Published = &link.Published{Epoch: 0x9f00000000000001, Offset: offset, At: 1_800_000_000_000, Duplicate: known}
+	}
+	return v
 }
 
 func newFake(t testing.TB) *fakeCore {
-	return &fakeCore{t: t, users: map[presence.Key]*link.View{}, down: map[uint32]error{}, settle: map[uint32]bool{}}
+	return &fakeCore{t: t, users: map[presence.Key]*link.View{}, down: map[uint32]error{}, settle: map[uint32]bool{}, refused: map[string]link.Code{}, seen: map[[2]string]uint64{}}
 }
 
 func (f *fakeCore) online(app, user string) {
@@ -63,7 +127,7 @@ func (f *fakeCore) Call(ctx context.Context, up *link.Up) (*link.Down, error) {
 		down.Body = &link.Down_Views{Views: f.query(up.Shard, body.Query)}
 	case *link.Up_Act:
 		f.mine(up.Shard, body.Act.App, link.KindUser, body.Act.User)
-		down.Body = &link.Down_Acted{Acted: &link.Acted{Code: f.code, Message: "said the core"}}
+		down.Body = &link.Down_Acted{Acted: f.act(body.Act)}
 	case *link.Up_Ask:
 		down.Body = &link.Down_Answer{Answer: f.ask(up.Shard, body.Ask)}
 	case *link.Up_Room:
@@ -111,6 +175,29 @@ func (f *fakeCore) ask(shard uint32, ask *link.Ask) *link.Answer {
 		}
 	case *link.Ask_Explain:
 		a.Json = `{"user":"` + what.Explain.User + `","watcher":"` + what.Explain.Watcher + `"}`
+	case *link.Ask_Contacts:
+		f.mine(shard, ask.App, link.KindUser, what.Contacts.User)
+		for _, r := range []*link.ContactRow{
+			{User: "bob", To: true, From: true}, {User: "carol", PendingIn: true}, {User: "dave", From: true, BlockedBy: true}, {User: "eve", BlockedBy: true},
+			{User: "mallory", Blocked: true},
+		} {
+			if r.User > what.Contacts.After {
+				if len(a.Contacts) == int(what.Contacts.Limit) {
+					a.More = true
+					break
+				}
+				a.Contacts = append(a.Contacts, r)
+			}
+		}
+	case *link.Ask_Events:
+		s := &f.streams[shard]
+		a.Events, _ = after(s.events, what.Events.After, what.Events.Limit)
+		a.First, a.Last, a.Generation = s.first, s.last, s.generation
+	case *link.Ask_Letters:
+		a.Events, a.More = after(f.streams[shard].letters, what.Letters.After, what.Letters.Limit)
+	case *link.Ask_Outbox:
+		f.mine(shard, ask.App, link.KindUser, what.Outbox)
+		a.Json = `{"epoch":"9f00000000000001","head":44}`
 	case *link.Ask_User:
 		a.Rows = f.query(shard, &link.Query{App: ask.App, Users: []string{what.User}}).Rows
 		a.Json = `[{"session":"5e","device":"d-9","class":"mobile","edge":"e7","phase":"grace","last_active":"2027-01-15T08:00:00Z","cause":"silence","detached_at":"2027-01-15T08:00:05.25Z"}]`

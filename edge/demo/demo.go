@@ -38,6 +38,7 @@ func Handler(o Options) http.Handler {
 	mux.Handle("GET /{$}", static("text/html; charset=utf-8", file("index.html")))
 	mux.Handle("GET /demo.css", static("text/css; charset=utf-8", file("demo.css")))
 	mux.Handle("GET /demo.js", static("text/javascript; charset=utf-8", file("demo.js")))
+	mux.Handle("GET /inbox.js", static("text/javascript; charset=utf-8", file("inbox.js")))
 	mux.Handle("GET /logo.svg", static("image/svg+xml", file("logo.svg")))
 	mux.Handle("GET /muster.js", static("text/javascript; charset=utf-8", js.Source))
 

@@ -24,6 +24,7 @@ func TestAssets(t *testing.T) {
 		"/":         "text/html; charset=utf-8",
 		"/demo.css": "text/css; charset=utf-8",
 		"/demo.js":  "text/javascript; charset=utf-8",
+		"/inbox.js": "text/javascript; charset=utf-8",
 		"/logo.svg": "image/svg+xml",
 	} {
 		w := serve(httptest.NewRequest("GET", path, nil), nil)
@@ -60,7 +61,7 @@ func TestPageKeepsToItsPolicy(t *testing.T) {
 			t.Errorf("index.html has %q", found)
 		}
 	}
-	for name, source := range map[string][]byte{"demo.js": file("demo.js"), "muster.js": js.Source} {
+	for name, source := range map[string][]byte{"demo.js": file("demo.js"), "inbox.js": file("inbox.js"), "muster.js": js.Source} {
 		for _, bad := range []string{"innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function"} {
 			if bytes.Contains(source, []byte(bad)) {
 				t.Errorf("%s uses %s", name, bad)

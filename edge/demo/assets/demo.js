@@ -2,6 +2,7 @@
 // client's view says, drawn again on each event. Text from others goes through
 // textContent alone.
 import { Muster } from "./muster.js";
+import { Inbox } from "./inbox.js";
 
 const $ = (id) => document.getElementById(id);
 const suggested = ["alice", "bob"];
@@ -18,7 +19,10 @@ const buckets = { recently: "recently", week: "within a week", month: "within a 
 
 const url = new URL(location.href);
 const people = new Map(); // user → row of the list
+const relations = new Map(); // user → contact, as the server keeps it
+const awaited = new Set(); // users whose coming we are told of
 let muster = null;
+let inbox = null;
 let peer = "";
 
 // Names and times.
@@ -86,24 +90,24 @@ function statusText(p) {
 function addPerson(user) {
   const li = $("person").content.firstElementChild.cloneNode(true);
   const one = (c) => li.querySelector(c);
-  const row = { li, avatar: one(".avatar"), devices: one(".devices"), line: one(".line"), text: one(".text"), input: one(".type-to"), typing: one(".typing") };
+  const row = { li, avatar: one(".avatar"), devices: one(".devices"), line: one(".line"), text: one(".text"), input: one(".type-to"), typing: one(".typing"), actions: one(".actions"), write: one(".write") };
   li.dataset.user = user;
   one(".is").textContent = show(user);
   one(".typing span").textContent = `${show(user)} is typing`;
   one(".remove").setAttribute("aria-label", `Stop watching ${show(user)}`);
   one(".remove").addEventListener("click", () => unwatch(user));
-  row.input.placeholder = `Type to ${show(user)}`;
-  row.input.setAttribute("aria-label", `Type to ${show(user)}: only that you type is sent, not what`);
+  row.input.setAttribute("aria-label", `Write to ${show(user)}`);
+  one(".write button").setAttribute("aria-label", `Send to ${show(user)}`);
   row.input.addEventListener("input", () => {
     if (row.input.value) muster.typing({ user });
     else muster.typing({ user, stop: true });
     done("status");
   });
   row.input.addEventListener("blur", () => muster.typing({ user, stop: true }));
-  row.input.addEventListener("keydown", (e) => {
-    if (e.key !== "Enter") return;
-    row.input.value = "";
+  row.write.addEventListener("submit", (e) => {
+    e.preventDefault();
     muster.typing({ user, stop: true });
+    write(user, row.input);
   });
   people.set(user, row);
   $("people").append(li);
@@ -120,11 +124,108 @@ function drawPerson(user) {
   setText(row.line, stateLine(p));
   setText(row.text, statusText(p));
   drawDevices(row.devices, p.devices ?? {});
-  row.input.hidden = !here;
+  const { blocked } = relations.get(user) ?? {};
+  row.write.hidden = !!blocked;
   row.input.disabled = !muster.connected;
-  if (!here) row.input.value = "";
+  row.input.placeholder = here ? `Write to ${show(user)}` : `Leave ${show(user)} a message`;
+  drawActions(row, user, p);
   row.typing.hidden = !muster.isTyping(user);
   row.line.hidden = !row.typing.hidden;
+}
+
+/** What can be done about a person: contact, block, and to be told when they come. */
+function drawActions(row, user, p) {
+  const c = relations.get(user) ?? {};
+  const known = ["to", "from", "both"].includes(c.subscription);
+  const list = [];
+  if (c.blocked) list.push(["Unblock", () => muster.unblock(user)]);
+  else {
+    if (known) list.push(["Remove contact", () => muster.contact(user, "remove")]);
+    else if (c.pending_out) list.push(["Asked · withdraw", () => muster.contact(user, "remove")]);
+    else if (!c.pending_in) list.push(["Add contact", () => befriend(user)]);
+    if (awaited.has(user)) list.push(["Tell me no more", () => muster.endNotifyWhen(user).then(() => awaited.delete(user))]);
+    else if (p.state === "offline") list.push(["Tell me when here", () => muster.notifyWhen(user).then(() => awaited.add(user))]);
+    list.push(["Block", () => muster.block(user)]);
+  }
+  const key = JSON.stringify([known, c.blocked, list.map(([label]) => label), muster.connected]);
+  if (row.actions.dataset.key === key) return;
+  row.actions.dataset.key = key;
+  const focused = [...row.actions.children].indexOf(document.activeElement);
+  row.actions.replaceChildren(...list.map(([label, action]) => actionButton(label, user, action)));
+  row.actions.children[focused]?.focus();
+  row.li.classList.toggle("blocked", !!c.blocked);
+  row.li.classList.toggle("contact", known);
+}
+function actionButton(label, user, action) {
+  const b = element("button", "small", label);
+  b.type = "button";
+  b.disabled = !muster.connected;
+  b.setAttribute("aria-label", `${label}: ${show(user)}`);
+  b.addEventListener("click", () => act(action().then(drawRelations)));
+  return b;
+}
+
+/** Asks to see someone and lets them see us: with their yes to both, the two are contacts of each other. */
+async function befriend(user) {
+  await muster.contact(user, "approve");
+  await muster.contact(user, "subscribe");
+}
+async function refuse(user) {
+  await muster.contact(user, "deny");
+}
+
+function drawRelations() {
+  drawPeople();
+  const asking = [...relations.values()].filter((c) => c.pending_in && !c.blocked).map((c) => c.user);
+  const key = JSON.stringify([asking, muster.connected]);
+  if ($("requests").dataset.key !== key) {
+    $("requests").dataset.key = key;
+    $("requests").replaceChildren(...asking.map((user) => {
+      const li = received("request", user, `${show(user)} asks to be your contact`);
+      const accept = actionButton("Accept", user, () => befriend(user).then(() => watch(user)));
+      accept.classList.add("primary");
+      li.append(accept, actionButton("Decline", user, () => refuse(user)));
+      return li;
+    }));
+  }
+  const hiddenOnes = [...relations.values()].filter((c) => c.blocked && !people.has(c.user)).map((c) => c.user);
+  $("blocked").hidden = !hiddenOnes.length;
+  $("blocked").replaceChildren("Blocked: ", ...hiddenOnes.map((user) => actionButton(`Unblock ${show(user)}`, user, () => muster.unblock(user))));
+  drawInbox();
+}
+
+/** One line of the inbox. */
+function received(kind, user, text) {
+  const li = element("li", kind);
+  li.dataset.user = user ?? "";
+  const avatar = element("span", "avatar small");
+  avatar.setAttribute("aria-hidden", "true");
+  if (kind === "online") avatar.append(icon("bell"));
+  else drawAvatar(avatar, user || "muster", "online");
+  avatar.querySelector(".badge")?.remove();
+  li.append(avatar, element("p", "", text));
+  return li;
+}
+function drawInbox() {
+  const lines = {
+    message: (m) => (m.from ? `${show(m.from)}: ${m.text}` : m.text),
+    online: (m) => `${show(m.from)} is here, as you wanted to know`,
+    missed: (m) => `${m.text} ${m.text === "1" ? "message" : "messages"} waited too long and went`,
+    reset: () => "What was stored for you was lost; this is what is left",
+  };
+  $("messages").replaceChildren(...inbox.messages.map((m) => {
+    const li = received(m.kind, m.from, lines[m.kind](m));
+    li.append(element("time", "", when(m.at)));
+    return li;
+  }));
+  $("inbox").hidden = !inbox.messages.length && !$("requests").children.length;
+  $("inbox-clear").hidden = !inbox.messages.length;
+  setText($("inbox-count"), inbox.messages.length ? String(inbox.messages.length) : "");
+}
+function when(at) {
+  const time = new Date(at);
+  const today = time.toDateString() === new Date().toDateString();
+  return today ? time.toLocaleTimeString([], { hourCycle: "h23", hour: "2-digit", minute: "2-digit" }) : time.toLocaleDateString();
 }
 
 function drawDevices(e, devices) {
@@ -204,7 +305,7 @@ function draw() {
   drawConnection();
   if (!muster.user) return;
   drawMe();
-  drawPeople();
+  drawRelations();
   drawRoom();
 }
 
@@ -250,6 +351,7 @@ function listen(m) {
     if (invisible) done("hide");
     wasInvisible = invisible;
   });
+  m.addEventListener("contact", ({ detail }) => noteContact(detail));
   m.addEventListener("typing", drawPeople);
   m.addEventListener("room", ({ detail }) => {
     if (detail.error) fault(detail.error);
@@ -263,6 +365,7 @@ function listen(m) {
     if (detail.state === "connected") {
       if (lost) note(m.resumed ? "Reconnected: the same session goes on" : "Reconnected");
       fault(null);
+      listContacts();
       setTimeout(ping, 500); // not while the page is still busy with itself
     }
     if (detail.state !== "connecting") lost = detail.state === "waiting";
@@ -270,7 +373,53 @@ function listen(m) {
   });
 }
 
+/** All relations as the server keeps them; what changed while this tab was away came as no event. */
+async function listContacts() {
+  try {
+    const all = await muster.contacts();
+    relations.clear();
+    for (const c of all) relations.set(c.user, c);
+    drawRelations();
+  } catch (error) {
+    if (muster.connected) fault(error);
+  }
+}
+function noteContact(c) {
+  const was = relations.get(c.user) ?? {};
+  const known = (r) => ["to", "from", "both"].includes(r.subscription);
+  relations.set(c.user, c);
+  if (c.pending_in && !was.pending_in) note(`${show(c.user)} asks to be your contact`);
+  if (c.subscription === "both" && was.subscription !== "both") note(`You and ${show(c.user)} are contacts`);
+  if (known(was) && !known(c)) note(`${show(c.user)} is no contact any more`);
+  if (c.pending_out || known(c)) done("contact");
+  drawRelations();
+}
+
+function noteReceived({ kind, from, text }) {
+  if (kind === "online") awaited.delete(from);
+  if (kind === "message") note(`${from ? show(from) : "The server"} wrote: ${text}`);
+  drawInbox();
+  drawPeople();
+}
+
 // What the user does.
+
+/** Leaves a message, whether its receiver is here or not; it is stored when this ends well. */
+async function write(user, input) {
+  const text = input.value.trim();
+  if (!text) return;
+  input.value = "";
+  const away = muster.presence(user)?.state === "offline";
+  try {
+    await muster.publish(user, { text });
+    note(`To ${show(user)}: ${text}${away ? ` (waits for ${show(user)})` : ""}`);
+    fault(null);
+    done(away ? "message" : "status");
+  } catch (error) {
+    input.value ||= text;
+    fault(error);
+  }
+}
 
 async function fetchToken(user) {
   const answer = await fetch("/demo/token", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ user }) });
@@ -287,7 +436,6 @@ async function act(action, input) {
   try {
     await action;
     fault(null);
-    done("status");
   } catch (error) {
     fault(error);
     input?.focus();
@@ -300,6 +448,7 @@ function chosenState() {
 }
 function setStatus(state) {
   const text = $("status-text").value.trim();
+  done("status");
   return act(muster.setStatus(text && state !== "invisible" ? { state, text } : { state }), $("status-text"));
 }
 
@@ -334,7 +483,8 @@ function signIn(user) {
   $("open-peer").href = `/?as=${encodeURIComponent(peer)}&watch=${encodeURIComponent(user)}`;
   $("more-devices").href = `/?as=${encodeURIComponent(user)}`;
 
-  muster = new Muster({ token: () => fetchToken(user), client: "demo page", storagePrefix: `muster.${user}.` });
+  inbox = new Inbox(sessionStorage, `muster.${user}.inbox`, noteReceived);
+  muster = new Muster({ token: () => fetchToken(user), client: "demo page", storagePrefix: `muster.${user}.`, outbox: inbox.outbox });
   muster.user = user;
   listen(muster);
   const wanted = url.searchParams.get("watch");
@@ -346,7 +496,7 @@ function signIn(user) {
 }
 
 function signOut() {
-  muster.bye();
+  muster.bye({ forget: true }); // messages wait for the user, not for this tab
   location.assign("/");
 }
 
@@ -383,6 +533,10 @@ function begin() {
   });
   $("unhide").addEventListener("click", () => act(muster.setInvisible(false)));
   $("sign-out").addEventListener("click", signOut);
+  $("inbox-clear").addEventListener("click", () => {
+    inbox.clear();
+    drawInbox();
+  });
   setInterval(() => muster && drawConnection(), 1_000);
   setInterval(() => {
     if (!muster?.connected || document.hidden) return;
