@@ -32,6 +32,8 @@ func (g *group) apply(t *Turn, m *raftpb.Message) {
 			g.applyChange(s, e)
 		case len(e.GetData()) > 0:
 			ops = append(ops, g.applyCommand(&a, e)...)
+		case g.open != 0 && e.GetTerm() == g.open:
+			g.change = 0 // raft refused the change and put an empty entry in its place
 		case g.leading && g.open == 0 && e.GetTerm() == g.term: // I4: the own empty entry
 			a.opens = true
 		}

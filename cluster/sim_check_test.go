@@ -15,13 +15,13 @@ type checker struct {
 	s *sim
 
 	// streams
-	sent    map[pubKey]bool
-	entries map[cell]string   // as first applied
-	offsets map[pubKey]uint64 // as first applied
-	deduped map[pubKey]uint64 // dedupe rows as first applied
-	heads   map[[2]uint32]uint64
-	acked   map[pubKey]uint64
-	seenEv  map[[2]uint32][2]uint64 // highest (term, version) of an event per shard
+	sent      map[pubKey]bool
+	entries   map[cell]string   // as first applied
+	offsets   map[pubKey]uint64 // as first applied
+	deduped   map[pubKey]uint64 // dedupe rows as first applied
+	heads     map[[2]uint32]uint64
+	acked     map[pubKey]uint64
+	ackedHead map[[2]uint32]uint64
 
 	// groups
 	commands map[at]uint64 // hash of the entry at an index
@@ -77,8 +77,8 @@ type (
 func newChecker(s *sim) *checker {
 	return &checker{
 		s: s, sent: map[pubKey]bool{}, entries: map[cell]string{}, offsets: map[pubKey]uint64{},
-		deduped: map[pubKey]uint64{}, heads: map[[2]uint32]uint64{}, acked: map[pubKey]uint64{},
-		seenEv: map[[2]uint32][2]uint64{}, commands: map[at]uint64{}, hashes: map[at]uint64{},
+		deduped: map[pubKey]uint64{}, heads: map[[2]uint32]uint64{}, acked: map[pubKey]uint64{}, ackedHead: map[[2]uint32]uint64{},
+		commands: map[at]uint64{}, hashes: map[at]uint64{},
 		sums: map[at]uint64{}, confs: map[at]string{}, history: map[uint32][]confAt{},
 		leaders: map[termOf]uint64{}, votes: map[voteOf]uint64{}, born: map[replicaOf]int{},
 		home: map[replicaOf]uint64{}, gone: map[replicaOf]bool{}, audit: map[uint32]*fence{},
@@ -96,6 +96,8 @@ func (c *checker) ack(a *activation, r *request, off, index uint64) {
 		c.s.fail("I8 dedupe", "%v acknowledged at %d and at %d", key, old, off)
 	}
 	c.acked[key] = off
+	stream := [2]uint32{r.shard, r.stream}
+	c.ackedHead[stream] = max(c.ackedHead[stream], off)
 	if index != 0 {
 		c.durable(a, index)
 		c.fence(a, index)
@@ -188,9 +190,9 @@ func (c *checker) rows(n *vnode, group uint32, ops []persistence.Op, from, to ui
 		case 'e':
 			var off uint64
 			fmt.Sscanf(rest, "%d", &off)
-			c.entry(n, cell{shard, stream, off}, string(op.Value[8:]))
+			c.entry(n, cell{shard, stream, off}, bodyID(op.Value))
 			c.term(n, group, number(op.Value, 0), from, to)
-			if !hasKey(ops, dedupeKey(stream, string(op.Value[8:]))) {
+			if !hasKey(ops, dedupeKey(stream, bodyID(op.Value))) {
 				c.s.fail("I8 dedupe", "node %d applies offset %d of shard %d stream %d without its dedupe row", n.id, off, shard, stream)
 			}
 		case 'k':

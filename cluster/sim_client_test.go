@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"muster/persistence"
 )
@@ -20,6 +21,9 @@ const (
 	trimEvery       = 6 // acknowledged entries a leader lets pile up
 	keepAcked       = 2 // of them stay
 )
+
+// bodyID is the publication's id in an entry's row.
+func bodyID(row []byte) string { return strings.TrimRight(string(row[8:]), " ") }
 
 func headKey(stream uint32) []byte { return fmt.Appendf(nil, "h%02d", stream) }
 func entryKey(stream uint32, off uint64) []byte {
@@ -53,6 +57,39 @@ type activation struct {
 	streams map[uint32]*streamState
 	gate    []effect // FIFO
 	version uint64
+	reads   map[uint64]linearRead
+}
+
+// linearRead began when these heads were acknowledged; it must see them.
+type linearRead struct{ heads [streamsPerShard]uint64 }
+
+// read begins a linearizable read of the heads.
+func (a *activation) read() {
+	s := a.n.sim
+	s.readID++
+	var r linearRead
+	for i := range r.heads {
+		r.heads[i] = s.check.ackedHead[[2]uint32{a.shard, uint32(i)}]
+	}
+	if err := a.n.host.Read(a.shard, s.readID); err == nil {
+		a.reads[s.readID] = r
+	}
+}
+
+func (a *activation) readReady(e ReadReady) {
+	r, ok := a.reads[e.ID]
+	delete(a.reads, e.ID)
+	if !ok || e.Err != nil {
+		return
+	}
+	a.n.sim.reads++
+	for i, want := range r.heads {
+		row, _, err := a.n.disk.Get(a.shard, headKey(uint32(i)))
+		a.n.sim.must(err)
+		if number(row, 0) < want {
+			a.n.sim.fail("linearizable read", "node %d shard %d stream %d: read head %d, %d was acknowledged before", a.n.id, a.shard, i, number(row, 0), want)
+		}
+	}
 }
 
 type streamState struct {
@@ -92,18 +129,16 @@ func (a *activation) publish(r *request) {
 	}
 	off = st.head + 1
 	ops := []persistence.Op{
-		{Key: entryKey(r.stream, off), Value: append(numbers(a.term), r.id...)},
+		{Key: entryKey(r.stream, off), Value: append(numbers(a.term), r.body...)},
 		{Key: headKey(r.stream), Value: numbers(off, st.trimmed, a.term)},
 	}
 	dedupe := persistence.Op{Key: dedupeKey(r.stream, r.id), Value: numbers(off)}
 	if s.bugs.splitDedupe {
-		if err := a.propose(ops); err != nil {
-			a.refuse(r, err)
-			return
-		}
-		ops = nil
+		a.n.later(ms, func() { a.n.input(func() { _ = a.propose([]persistence.Op{dedupe}) }) })
+	} else {
+		ops = append(ops, dedupe)
 	}
-	if err := a.propose(append(ops, dedupe)); err != nil {
+	if err := a.propose(ops); err != nil {
 		a.refuse(r, err)
 		return
 	}
@@ -201,7 +236,7 @@ func (a *activation) resume(d *device, last, term uint64) {
 	var ids []string
 	err = a.n.disk.Scan(a.shard, entryKey(d.stream, last+1), entryKey(d.stream, last+17), func(_, value []byte) bool {
 		off++
-		ids = append(ids, string(value[8:]))
+		ids = append(ids, bodyID(value))
 		return true
 	})
 	s.must(err)
@@ -243,6 +278,7 @@ type client struct {
 type request struct {
 	c             *client
 	id            string
+	body          string // the id, and some padding
 	shard, stream uint32
 	began         int64
 	tries         int
@@ -266,6 +302,7 @@ func (c *client) start() {
 		c: c, id: fmt.Sprintf("c%d-%05d", c.name, c.next),
 		shard: uint32(s.rnd.IntN(s.shards)), stream: uint32(s.rnd.IntN(streamsPerShard)), began: s.now,
 	}
+	c.req.body = c.req.id + strings.Repeat(" ", s.rnd.IntN(s.fat))
 	s.check.sent[pubKey{c.req.shard, c.req.stream, c.req.id}] = true
 	c.try(c.req)
 }
@@ -338,6 +375,7 @@ func (d *device) poll() {
 	s.toNode(s.guess(d.shard), func(n *vnode) {
 		if a := n.leading[d.shard]; a != nil {
 			a.resume(d, last, term)
+			a.read()
 		} else {
 			s.forget(d.shard)
 		}

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"muster/persistence"
 )
 
 // nemesis draws the seed's profile and plans its faults.
@@ -15,6 +17,7 @@ func (s *sim) nemesis() {
 		cut:        map[[2]uint64]bool{}, last: map[[2]uint64]int64{},
 	}
 	s.think = pick(s, []int64{10, 60, 200}) * ms
+	s.fat = pick(s, []int{1, 1, 1, 1, 1, 30_000})
 	s.storm = 3*second + s.rnd.Int64N(4*second)
 	for i := range 2 + s.rnd.IntN(3) {
 		c := &client{s: s, name: i}
@@ -44,7 +47,7 @@ func (s *sim) nemesis() {
 func (s *sim) faults() []func() {
 	all := []func(){
 		s.crashOne, s.crashOne, s.crashLeader, s.crashLeader, s.crashAll, s.partition, s.partition, s.pause,
-		s.breakDisk, s.transfer, s.suspicion, s.plan.move, s.plan.move, s.wipe, s.rolling, s.fillDisk, s.jumpClock,
+		s.breakDisk, s.transfer, s.suspicion, s.plan.move, s.plan.move, s.wipe, s.rolling, s.fillDisk, s.jumpClock, s.stray,
 	}
 	s.rnd.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 	return all[:pick(s, []int{3, 6, len(all)})]
@@ -230,6 +233,33 @@ func (s *sim) wipe() {
 	})
 }
 
+// stray puts a command of an earlier term into the log of a later one, past every check at the
+// proposal: as if a node had forwarded it. Apply must drop it.
+func (s *sim) stray() {
+	for _, n := range s.running() {
+		for _, shard := range n.sortedShards() {
+			a, stream := n.leading[shard], uint32(s.rnd.IntN(streamsPerShard))
+			id := fmt.Sprintf("x%05d", s.lines)
+			s.check.sent[pubKey{shard, stream, id}] = true
+			n.input(func() {
+				g := n.host.groups[shard+1]
+				if g == nil || g.open != a.term {
+					return
+				}
+				off := a.stream(stream).head + 1
+				c := command{term: a.term - 1, at: n.clock(), ops: []persistence.Op{
+					{Key: entryKey(stream, off), Value: append(numbers(a.term-1), id...)},
+					{Key: headKey(stream), Value: numbers(off, 0, a.term-1)},
+					{Key: dedupeKey(stream, id), Value: numbers(off)},
+				}}
+				_ = g.raft.Propose(c.encode())
+				n.host.touch(g)
+			})
+		}
+	}
+	s.log("stray commands")
+}
+
 // heal ends all faults.
 func (s *sim) heal() {
 	s.log("calm")
@@ -339,6 +369,21 @@ func (s *sim) diverged() string {
 			return fmt.Sprintf("the device of shard %d stream %d has %d of %d", d.shard, d.stream, d.last, head)
 		}
 	}
+	return s.busy()
+}
+
+// busy: at rest nothing may be accounted as in flight, and no effect or read may wait.
+func (s *sim) busy() string {
+	for _, n := range s.running() {
+		if left := n.host.budget.all.Load(); left != 0 {
+			return fmt.Sprintf("node %d accounts for %d bytes in flight", n.id, left)
+		}
+		for _, shard := range n.sortedShards() {
+			if a := n.leading[shard]; len(a.gate) > 0 || len(a.reads) > streamsPerShard {
+				return fmt.Sprintf("node %d shard %d: %d effects and %d reads wait", n.id, shard, len(a.gate), len(a.reads))
+			}
+		}
+	}
 	return ""
 }
 
@@ -352,7 +397,7 @@ func (c *checker) complete(n *vnode, shard uint32) {
 		entry, ok, err := n.disk.Get(shard, entryKey(k.stream, c.acked[k]))
 		c.s.must(err)
 		off := c.acked[k]
-		if number(row, 0) != off || off > number(head, 1) && (!ok || string(entry[8:]) != k.id) {
+		if number(row, 0) != off || off > number(head, 1) && (!ok || bodyID(entry) != k.id) {
 			c.s.fail("I9 acked set", "node %d lacks the acknowledged %v at offset %d", n.id, k, off)
 			return
 		}

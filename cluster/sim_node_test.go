@@ -97,7 +97,7 @@ func (n *vnode) start() {
 	}
 	host, err := NewHost(HostConfig{
 		Node: n.id, Rand: rand.New(rand.NewPCG(s.seed, n.id<<16|uint64(n.life))),
-		LogEntries: s.logEntries, bugs: s.bugs.bugs,
+		LogEntries: s.logEntries, Logger: tracedRaft{n: n}, ShardInFlight: s.inFlight, bugs: s.bugs.bugs,
 	}, n.disk)
 	if err != nil {
 		s.fail("restart", "node %d: %v", n.id, err)
@@ -276,7 +276,7 @@ func (n *vnode) events(events []Event) {
 		case Opened:
 			s.log("node %d opens shard %d at term %d", n.id, e.Shard, e.Term)
 			s.check.opened(n, e.Shard, e.Term)
-			n.leading[e.Shard] = &activation{n: n, shard: e.Shard, term: e.Term, streams: map[uint32]*streamState{}}
+			n.leading[e.Shard] = &activation{n: n, shard: e.Shard, term: e.Term, streams: map[uint32]*streamState{}, reads: map[uint64]linearRead{}}
 			s.opens++
 		case Closed:
 			s.log("node %d closes shard %d at term %d", n.id, e.Shard, e.Term)
@@ -287,6 +287,10 @@ func (n *vnode) events(events []Event) {
 		case Committed:
 			if a := n.leading[e.Shard]; a != nil && a.term == e.Term {
 				a.committed(e.Seq, e.Index)
+			}
+		case ReadReady:
+			if a := n.leading[e.Shard]; a != nil {
+				a.readReady(e)
 			}
 		case LeaderChanged:
 			if e.Node == n.id {

@@ -20,7 +20,8 @@ func (s *sim) birth() {
 	for range nodes {
 		s.addNode()
 	}
-	voters := pick(s, []int{1, 3, 3, 3, 3, 3, 3})
+	s.inFlight = pick(s, []int64{0, 0, 200})
+	voters := pick(s, []int{1, 3, 3, 3, 3, 3, nodes - 1 + nodes%2})
 	for shard := range s.shards {
 		group := uint32(shard + 1)
 		order := s.all()

@@ -41,7 +41,10 @@ type sim struct {
 
 	shards     int
 	logEntries uint64
+	inFlight   int64 // bytes of a shard; 0: the default
+	fat        int   // most padding of a publication
 	think      int64 // longest pause of a client
+	readID     uint64
 	storm      int64 // how long faults last
 	calm       bool
 	real       bool // persistence.Store instead of the model
