@@ -213,18 +213,20 @@ func TestRoomRepair(t *testing.T) {
 	})
 }
 
-// A shard reopens, the first activation of a user panics at its announcement, and the
-// request to announce again is lost: the user still is not shown offline.
+// A shard begins anew, the first activation of a user panics, and the request to
+// announce again is lost: the user still is not shown offline.
 func TestFaultsOnTopOfEachOther(t *testing.T) {
 	onDisk(t, 2, Config{}, func(c *cluster, d *disk) {
 		e, w := c.edges[0], c.edges[1]
 		w.watch("wendy", "ann")
 		e.attach("ann", "a1", 1)
 		w.saw("wendy>ann: online")
-		c.crash("ann")
-		c.pipes[0].DropDown(1)
 		c.node.gateways[shardOf("ann")].core = nil
 		c.node.post(shardOf("ann"), presence.Cluster{})
+		w.saw()
+		c.crash("ann")
+		c.pipes[0].DropDown(1)
+		e.status("ann", "a1", 1, presence.Online, "")
 		w.saw()
 		pass(time.Minute)
 		w.saw()

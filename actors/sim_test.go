@@ -126,8 +126,8 @@ func (s *sim) hide(user string, on bool) {
 	s.acted = s.edges[0].act(user, &link.Act{What: &link.Act_Invisible{Invisible: on}})
 }
 
-// heal ends all faults and lets the graces run out. Flags that a panic forgot are set
-// once more: they are not durable yet.
+// heal ends all faults and lets the graces run out. Commands that a fault lost are given
+// once more.
 func (s *sim) heal() {
 	for i, p := range s.pipes {
 		p.DropUp(0)
@@ -138,6 +138,9 @@ func (s *sim) heal() {
 	}
 	s.disk.refuse(nil)
 	s.disk.hold(false)
+	for i := range 6 { // what was told to panic does so now
+		s.hide(simUser(i), s.hidden[simUser(i)])
+	}
 	pass(2 * time.Minute)
 	for i := range 6 {
 		s.hide(simUser(i), s.hidden[simUser(i)])
