@@ -193,7 +193,7 @@ func (c *checker) rows(n *vnode, group uint32, ops []persistence.Op, from, to ui
 			c.entry(n, cell{shard, stream, off}, bodyID(op.Value))
 			c.term(n, group, number(op.Value, 0), from, to)
 			if !hasKey(ops, dedupeKey(stream, bodyID(op.Value))) {
-				c.s.fail("I8 dedupe", "node %d applies offset %d of shard %d stream %d without its dedupe row", n.id, off, shard, stream)
+				c.s.fail("I8 one command", "node %d applies offset %d of shard %d stream %d without its dedupe row", n.id, off, shard, stream)
 			}
 		case 'k':
 			key := pubKey{shard, stream, rest}
