@@ -57,14 +57,11 @@ func readMark(vs vfs.FS, path string) (uint64, error) {
 	return decodeMark(b), errors.Join(err, f.Close())
 }
 
-// open makes the file ready to be written, beginning with at.
+// open makes the file ready to be written.
 func (m *mark) open(vs vfs.FS, path string, at uint64) (err error) {
 	m.at = at
 	m.f, err = vs.OpenReadWrite(path, vfs.WriteCategoryUnspecified)
-	if err != nil {
-		return err
-	}
-	return m.set(at)
+	return err
 }
 
 func (m *mark) set(at uint64) error {

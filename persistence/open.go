@@ -86,7 +86,7 @@ func (s *Store) openPebble(create bool) error {
 			return err
 		}
 	}
-	if s.db, err = pebble.Open(s.path(pebbleDir), s.pebbleOptions()); err != nil {
+	if err := s.openDB(); err != nil {
 		return err
 	}
 	if err := s.checkMark(); err != nil {
@@ -96,6 +96,16 @@ func (s *Store) openPebble(create bool) error {
 		s.Room()
 	}
 	return s.Err()
+}
+
+func (s *Store) openDB() (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = asError(p)
+		}
+	}()
+	s.db, err = pebble.Open(s.path(pebbleDir), s.pebbleOptions())
+	return err
 }
 
 func (o Options) withDefaults() Options {
@@ -123,16 +133,21 @@ func (s *Store) explain(err error) error {
 	if errors.As(err, &own) {
 		return own
 	}
-	switch code := classify(err, ErrFailed); code {
-	case ErrCorrupt:
-		return fail(code, err, "%s is damaged; restore a backup or let the cluster rebuild the node on an empty directory", s.dir)
+	code := classify(err, ErrFailed)
+	return fail(code, err, "%s cannot be opened%s", s.dir, s.advice(code))
+}
+
+// advice says what to do about a failure.
+func (s *Store) advice(code Code) string {
+	switch code {
+	case ErrCorrupt, ErrLost:
+		return " (what the disk holds is damaged: restore a backup, or let the cluster rebuild the node in an empty directory)"
 	case ErrReadOnly:
-		return fail(code, err, "%s is on a disk that takes no writes", s.dir)
+		return " (the disk takes no writes)"
 	case ErrDiskFull:
-		return fail(code, err, "%s is on a disk without space; free some, or delete %s", s.dir, s.path(ballastFile))
-	default:
-		return fail(code, err, "%s cannot be opened", s.dir)
+		return " (no space left: free some, or delete " + s.path(ballastFile) + ")"
 	}
+	return ""
 }
 
 // checkFormat reads the format file, the one thing every version understands.
@@ -160,7 +175,7 @@ func (s *Store) checkFormat() (born bool, err error) {
 
 func (s *Store) takeLock() (err error) {
 	if !s.readOnly {
-		if err := s.fs.MkdirAll(s.path(pebbleDir), 0o750); err != nil {
+		if err := makeDir(s.fs, s.path(pebbleDir)); err != nil {
 			return err
 		}
 	}
@@ -194,6 +209,10 @@ func (s *Store) prepare(born bool) error {
 	if born {
 		return nil
 	}
+	// Again for a process that was killed between making the directory and syncing it.
+	if err := syncDir(s.fs, s.fs.PathDir(s.dir)); err != nil {
+		return err
+	}
 	tmp := s.path(formatFile + ".new")
 	f, err := s.fs.Create(tmp, vfs.WriteCategoryUnspecified)
 	if err != nil {
@@ -206,11 +225,29 @@ func (s *Store) prepare(born bool) error {
 	if err := s.fs.Rename(tmp, s.path(formatFile)); err != nil {
 		return err
 	}
-	return s.syncDir()
+	return syncDir(s.fs, s.dir)
 }
 
-func (s *Store) syncDir() error {
-	d, err := s.fs.OpenDir(s.dir)
+// makeDir makes a directory that survives a power loss: each parent that was missing,
+// and the one that was there, is synced.
+func makeDir(vs vfs.FS, dir string) error {
+	if ok, err := exists(vs, dir); ok || err != nil {
+		return err
+	}
+	parent := vs.PathDir(dir)
+	if parent != dir {
+		if err := makeDir(vs, parent); err != nil {
+			return err
+		}
+	}
+	if err := vs.MkdirAll(dir, 0o750); err != nil {
+		return err
+	}
+	return syncDir(vs, parent)
+}
+
+func syncDir(vs vfs.FS, dir string) error {
+	d, err := vs.OpenDir(dir)
 	if err != nil {
 		return err
 	}
@@ -219,7 +256,7 @@ func (s *Store) syncDir() error {
 
 func (s *Store) pebbleOptions() *pebble.Options {
 	o := &pebble.Options{
-		FS:                 s.fs,
+		FS:                 watched{s.fs, s},
 		Lock:               s.lock,
 		ReadOnly:           s.readOnly,
 		FormatMajorVersion: pebbleFormat,
@@ -270,10 +307,9 @@ func (s *Store) checkMark() error {
 		return err
 	}
 	if at < marked {
-		return fail(ErrLost, nil, "%s ends at write %d, but write %d had been synced: its log was cut off or the disk lost it; "+
-			"restore a backup or let the cluster rebuild the node on an empty directory", s.dir, at, marked)
+		return fail(ErrLost, nil, "%s ends at write %d, but write %d had been synced%s", s.dir, at, marked, s.advice(ErrLost))
 	}
-	return s.mark.open(s.fs, s.path(markFile), at)
+	return s.mark.open(s.fs, s.path(markFile), marked)
 }
 
 // checkIdentity reads the identity, or writes it in a directory that has none and no data.

@@ -61,7 +61,7 @@ func (s *Store) Release() (int64, error) {
 func (s *Store) holdBallast() {
 	s.ballast.mu.Lock()
 	defer s.ballast.mu.Unlock()
-	if s.ballast.held || s.o.Ballast < 0 || s.closing.Load() {
+	if s.ballast.held || s.o.Ballast < 0 {
 		return
 	}
 	if err := allocate(s.fs, s.path(ballastFile), s.o.Ballast); err != nil {

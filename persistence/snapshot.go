@@ -79,7 +79,8 @@ type Staged struct {
 }
 
 // Receive reads a snapshot's stream, no byte more, and stages its rows. ErrBackup if
-// the stream is cut off or damaged; nothing stays on the disk then.
+// the stream is cut off or damaged, or the reader's error: nothing stays on the disk
+// then. A disk that fails fails the store.
 func (s *Store) Receive(r io.Reader) (*Staged, error) {
 	sr := &streamReader{r: r}
 	if err := sr.begin(streamSnapshot); err != nil {
@@ -105,18 +106,28 @@ func (s *Store) stage(h groupHead, sr *streamReader) (*Staged, error) {
 		return nil, fail(ErrReadOnly, nil, "%s was opened to read only", s.dir)
 	}
 	t := &Staged{Group: h.group, State: h.state, s: s, dir: s.path(stagedDir, strconv.FormatUint(s.staged.Add(1), 10))}
-	err := s.fs.MkdirAll(t.dir, 0o750)
-	if err == nil {
-		err = sr.rows(t.put)
-	}
-	if err == nil {
-		err = t.finish()
-	}
-	if err != nil {
+	if err := t.write(sr); err != nil {
 		_ = t.Discard()
 		return nil, err
 	}
 	return t, nil
+}
+
+func (t *Staged) write(sr *streamReader) error {
+	if err := t.s.staging(t.s.fs.MkdirAll(t.dir, 0o750)); err != nil {
+		return err
+	}
+	if err := sr.rows(func(inner, value []byte) error { return t.s.staging(t.put(inner, value)) }); err != nil {
+		return err
+	}
+	return t.s.staging(t.finish())
+}
+
+func (s *Store) staging(err error) error {
+	if err == nil {
+		return nil
+	}
+	return s.broken(err, "staging a snapshot")
 }
 
 func (t *Staged) put(inner, value []byte) error {
@@ -183,12 +194,12 @@ func (s *Store) Ingest(t *Staged, term, vote, replica uint64) (err error) {
 	st := t.State
 	st.Replica = replica
 	st.Truncated, st.TruncatedTerm = st.Applied, st.AppliedTerm
-	defer func() { err = errors.Join(err, t.Discard()) }()
+	defer t.Discard() // what stays is deleted by the next Open
 	if err := s.mayIngest(t.Group, &st, term); err != nil {
 		return err
 	}
 	if err := t.own(&st, hardState(term, vote, st.Applied)); err != nil {
-		return s.broken(err, "staging a snapshot")
+		return s.staging(err)
 	}
 	if err := s.excise(t); err != nil {
 		return err

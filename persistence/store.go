@@ -29,7 +29,10 @@ type Options struct {
 	Reserve  int64 // free bytes below which Room says low; 0: the larger of 1 GiB and 5 % of the disk
 
 	Logger *slog.Logger // default slog.Default
-	Fatal  func(error)  // told once when the store has failed for good, on any goroutine; the process should end
+	// Fatal is told once that the store has failed for good, on any goroutine, also while
+	// Open runs. It logs the error, which is one line, and ends the process; methods that
+	// run meanwhile may never return. Without it Pebble may panic where nobody can recover.
+	Fatal func(error)
 }
 
 // Store is one node's disk. Get, Scan, Entries, Term, Load, Snapshot and Backup may run
@@ -48,7 +51,7 @@ type Store struct {
 	readOnly bool
 
 	failure atomic.Pointer[Error]
-	stuck   atomic.Bool // a failure left Pebble locked: it cannot be closed
+	stuck   atomic.Bool // a failure left Pebble in the middle of something: it cannot be closed
 	closing atomic.Bool
 
 	mu   sync.Mutex // one Write at a time; guards mark
@@ -105,9 +108,10 @@ func (s *Store) Err() error {
 
 // broken makes err the store's failure, once, and tells the caller.
 func (s *Store) broken(err error, doing string) error {
-	e := &Error{Code: classify(err, ErrFailed), Text: s.dir + ": " + doing, Err: err}
+	code := classify(err, ErrFailed)
+	e := &Error{Code: code, Text: s.dir + ": " + doing + s.advice(code), Err: err}
 	if s.failure.CompareAndSwap(nil, e) && !s.closing.Load() {
-		s.log.Error("the store has failed", "dir", s.dir, "error", e)
+		s.log.Error("the store has failed", "error", e)
 		if s.o.Fatal != nil {
 			s.o.Fatal(e)
 		}

@@ -19,6 +19,9 @@ func (s *Store) Write(us []Update, sync bool) error {
 	if s.readOnly {
 		return fail(ErrReadOnly, nil, "%s was opened to read only", s.dir)
 	}
+	if err := s.Err(); err != nil {
+		return err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.Err(); err != nil {
