@@ -1,8 +1,10 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -55,9 +57,29 @@ func newAPIClient(cmd *cobra.Command) (*apiClient, error) {
 func (c *apiClient) get(ctx context.Context, path string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
+	var body bytes.Buffer
+	err := c.stream(ctx, path, &limited{&body, 16 << 20})
+	return body.Bytes(), err
+}
+
+// limited refuses what is longer than left bytes.
+type limited struct {
+	w    io.Writer
+	left int
+}
+
+func (l *limited) Write(b []byte) (int, error) {
+	if l.left -= len(b); l.left < 0 {
+		return 0, errors.New("the server's answer is too long")
+	}
+	return l.w.Write(b)
+}
+
+// stream asks for path and copies the body of a 200.
+func (c *apiClient) stream(ctx context.Context, path string, w io.Writer) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base+path, nil)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	req.Header.Set("Authorization", "Bearer "+c.key)
 	if c.app != "" {
@@ -65,19 +87,22 @@ func (c *apiClient) get(ctx context.Context, path string) ([]byte, error) {
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return nil, faultf("no server answers at %s (%w); start one with `muster serve --dev`, or name it with --api", c.base, rootCause(err))
+		return faultf("no server answers at %s (%w); start one with `muster serve --dev`, or name it with --api", c.base, rootCause(err))
 	}
 	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, 16<<20))
-	if err != nil {
-		return nil, fault(err)
-	}
 	if resp.StatusCode == http.StatusOK {
-		return body, nil
+		if _, err := io.Copy(w, resp.Body); err != nil {
+			return faultf("%s%s: the answer was cut off: %w", c.base, path, rootCause(err))
+		}
+		return nil
+	}
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
+	if err != nil {
+		return fault(err)
 	}
 	var refused struct{ Name, Message string }
 	if json.Unmarshal(body, &refused) == nil && refused.Message != "" {
-		return nil, faultf("%s: %s: %s", c.base, refused.Name, refused.Message)
+		return faultf("%s: %s: %s", c.base, refused.Name, refused.Message)
 	}
-	return nil, faultf("%s%s: %s", c.base, path, resp.Status)
+	return faultf("%s%s: %s", c.base, path, resp.Status)
 }

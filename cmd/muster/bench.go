@@ -1,11 +1,9 @@
 package main
 
 import (
-	"fmt"
 	"os"
 	"os/signal"
 	"runtime/pprof"
-	"strconv"
 	"strings"
 	"syscall"
 
@@ -29,7 +27,10 @@ the first core; the generator is pinned to the last.
   watch    status changes to 50 watchers: full speed, paced, beside the floor   (P4, P5)
   churn    people come and go before 20 watchers; --duration 10m for a soak     (P7)
   slow     readers that stop reading, and go on                                 (P12)
-  growth   one thing varied over three decades, with slopes                     (P11)`,
+  growth   one thing varied over three decades, with slopes                     (P11)
+  send     durable sends: one node beside the floor of its disk, three nodes    (P9)
+  offline  a million registered users who are away: memory, disk, restart       (P10)
+  groups   what 65 Raft groups cost that have nothing to do`,
 		Args:      cobra.MatchAll(cobra.ExactArgs(1), cobra.OnlyValidArgs),
 		ValidArgs: bench.Scenarios,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -61,7 +62,7 @@ the first core; the generator is pinned to the last.
 	f.StringVar(&opt.Only, "law", "", "growth: only this law")
 	f.StringArrayVar(&opt.Serve, "serve", nil, "one more flag for the child server, such as --serve=--gogc=50")
 	f.StringVar(&profile, "generator-profile", "", "write a CPU profile of the generator to this file")
-	cmd.AddCommand(floorServerCommand())
+	cmd.AddCommand(floorServerCommand(), floorWriterCommand(), trioCommand(), populateCommand(), compactCommand())
 	return cmd
 }
 
@@ -72,13 +73,13 @@ func floorServerCommand() *cobra.Command {
 		Hidden: true,
 		Args:   cobra.ExactArgs(3),
 		RunE: func(_ *cobra.Command, args []string) error {
-			conns, err := strconv.Atoi(args[1])
-			if err != nil || conns < 1 {
-				return fmt.Errorf("CONNS: %q is not a count", args[1])
+			conns, err := count("CONNS", args[1], 1)
+			if err != nil {
+				return err
 			}
-			fan, err := strconv.Atoi(args[2])
-			if err != nil || fan < 0 {
-				return fmt.Errorf("FAN: %q is not a count", args[2])
+			fan, err := count("FAN", args[2], 0)
+			if err != nil {
+				return err
 			}
 			return fault(bench.FloorServer(args[0], conns, fan))
 		},

@@ -9,7 +9,9 @@ type Config struct {
 	Listen    string `koanf:"listen" default:"127.0.0.1:8000" help:"address for WebSocket clients, /healthz and /readyz"`
 	APIListen string `koanf:"api-listen" default:"127.0.0.1:8001" help:"address of the HTTP API and /metrics"`
 	Dev       bool   `koanf:"dev" default:"false" help:"try it out: loopback only, well-known keys, demo page at /"`
-	Data      string `koanf:"data" default:"" help:"data directory (accepted; this version stores nothing yet)"`
+	Data      string `koanf:"data" default:"muster-data" help:"directory of everything that is stored; one process at a time (with --dev, unless it is set: a temporary one, removed at the end)"`
+	ClusterID string `koanf:"cluster-id" default:"" help:"refuse a data directory of another cluster than this one (muster inspect shows the id)"`
+	Cache     string `koanf:"cache" default:"64MiB" help:"memory for parts of the data files, 8MiB or more"`
 	NodeName  string `koanf:"node-name" default:"" help:"name of this node (default: the host name)"`
 
 	JWTKey     string   `koanf:"jwt-key" default:"" secret:"true" help:"key that signs client tokens: an HS256 secret, or a PEM public key (RS256, ES256, EdDSA)"`
@@ -26,6 +28,13 @@ type Config struct {
 	Pprof        bool     `koanf:"pprof" default:"false" help:"serve /debug/pprof on the API listener, behind the API key"`
 
 	DefaultAudience []string `koanf:"default-audience" default:"last_seen=contacts,devices=contacts" help:"who sees what unless a user says otherwise: field=everyone|contacts|nobody; fields state, last_seen, status, devices, activity, typing, receipts"`
+
+	OutboxTTL     time.Duration `koanf:"outbox-ttl" default:"168h" help:"how long an entry waits if its publisher does not say, 10s to 720h"`
+	Events        bool          `koanf:"events" default:"false" help:"keep user.online, user.offline and user.state for /v1/events; webhook switches it on"`
+	EventsKeep    time.Duration `koanf:"events-keep" default:"24h" help:"how long events can be read, 1h to 720h"`
+	Webhook       []string      `koanf:"webhook" default:"" help:"URL that is sent the events"`
+	WebhookSecret []string      `koanf:"webhook-secret" default:"" secret:"true" help:"secrets that sign webhooks, whsec_… as in Standard Webhooks; several while one is being replaced"`
+	AudienceHook  string        `koanf:"audience-hook" default:"" help:"URL that is asked for the contacts of a user, for applications that keep them"`
 
 	DrainWindow time.Duration `koanf:"drain-window" default:"20s" help:"time over which clients are sent away on SIGTERM, 5s to 10m"`
 

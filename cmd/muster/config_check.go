@@ -2,8 +2,10 @@ package main
 
 import (
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
+	"net/url"
 	"os"
 	"time"
 
@@ -26,6 +28,9 @@ func (c *Config) check(from sources) error {
 	}
 	if c.Dev {
 		return c.checkDev(from)
+	}
+	if c.Data == "" {
+		return fmt.Errorf("data: no directory; write one, such as /var/lib/muster")
 	}
 	if c.JWTKey == "" && c.JWTKeyFile == "" && len(c.JWKSURL) == 0 {
 		return fmt.Errorf("no key for client tokens: set --jwt-key, --jwt-key-file or --jwks-url, or try it out with --dev")
@@ -65,6 +70,9 @@ func (c *Config) checkDev(from sources) error {
 	if from["default-audience"] == "default" {
 		c.DefaultAudience, from["default-audience"] = nil, "--dev"
 	}
+	if from["data"] == "default" {
+		c.Data, from["data"] = "", "--dev"
+	}
 	return c.checkValues()
 }
 
@@ -92,6 +100,8 @@ func (c *Config) checkValues() error {
 		{"grace-drain", c.GraceDrain, 0, 10 * time.Minute},
 		{"grace-inactive", c.GraceInactive, 0, 10 * time.Minute},
 		{"resume-window", c.ResumeWindow, 0, 15 * time.Minute},
+		{"outbox-ttl", c.OutboxTTL, 10 * time.Second, 720 * time.Hour},
+		{"events-keep", c.EventsKeep, time.Hour, 720 * time.Hour},
 	} {
 		if d.value < d.min || d.value > d.max {
 			return fmt.Errorf("%s: %v is out of range; write a duration from %v to %v", d.name, d.value, d.min, d.max)
@@ -116,7 +126,10 @@ func (c *Config) checkValues() error {
 			return fmt.Errorf("%s: %v is out of range; write a number from %v to %v", n.name, n.value, n.min, n.max)
 		}
 	}
-	if _, err := parseBytes(c.GOMEMLIMIT); err != nil {
+	if err := c.checkSizes(); err != nil {
+		return err
+	}
+	if err := c.checkHooks(); err != nil {
 		return err
 	}
 	if _, err := parseLevel(c.LogLevel); err != nil {
@@ -127,4 +140,42 @@ func (c *Config) checkValues() error {
 	}
 	_, err := defaultAudience(c.DefaultAudience)
 	return err
+}
+
+func (c *Config) checkSizes() error {
+	for _, n := range []struct {
+		name, value string
+		min, max    int64
+	}{
+		{"gomemlimit", c.GOMEMLIMIT, 0, math.MaxInt64},
+		{"cache", c.Cache, 8 << 20, math.MaxInt64},
+	} {
+		size, err := parseBytes(n.name, n.value)
+		if err != nil {
+			return err
+		}
+		if size < n.min || size > n.max {
+			return fmt.Errorf("%s: %s is out of range; see `muster serve --help`", n.name, n.value)
+		}
+	}
+	return nil
+}
+
+func (c *Config) checkHooks() error {
+	for _, h := range append([]string{c.AudienceHook}, c.Webhook...) {
+		if h == "" {
+			continue
+		}
+		if u, err := url.Parse(h); err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
+			return fmt.Errorf("webhook, audience-hook: %q is not a URL; write https://app.example/hook", h)
+		}
+	}
+	if (len(c.Webhook) > 0 || c.AudienceHook != "") && len(c.WebhookSecret) == 0 {
+		return fmt.Errorf("no secret to sign webhooks with: set --webhook-secret, such as whsec_ and 32 random bytes in base64")
+	}
+	if len(c.Webhook) > 1 {
+		return fmt.Errorf("webhook: one URL, not %d", len(c.Webhook))
+	}
+	c.Events = c.Events || len(c.Webhook) > 0
+	return nil
 }

@@ -95,6 +95,7 @@ type device struct {
 	ready   bool // connect was answered in full
 
 	mu      sync.Mutex
+	last    int // command sent by answer
 	frames  int // all but pings
 	views   []seen
 	replies []reply

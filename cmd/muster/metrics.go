@@ -7,6 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"muster/actors"
+	"muster/cmd/muster/durable"
 )
 
 func registerProcess(r prometheus.Registerer) {
@@ -34,6 +35,65 @@ func registerCore(r prometheus.Registerer, stats *actors.Stats) {
 	counter("reopened_total", "Shards reopened after a panic of their gateway.", &stats.Reopened)
 	counter("late_ticks_total", "Deadlines that waited for a full inbox.", &stats.LateTicks)
 	counter("unreachable_total", "Leases of edges that lapsed.", &stats.Unreachable)
+	counter("proposals_total", "Durable changes and flushes handed to the shards' groups.", &stats.Proposals)
+	counter("proposals_refused_total", "Proposals that were not taken: another leader, too many in flight, no room.", &stats.Refused)
+	counter("busy_total", "Commands refused because too much was in flight, or for want of room on the disk.", &stats.Busy)
+	counter("loads_total", "Users read from the store.", &stats.Loads)
+	counter("flushes_total", "Proposals of nothing but lazy records.", &stats.Flushes)
+	counter("resume_ahead_total", "Devices that had read more of an outbox than there is: acknowledged data was lost.", &stats.ResumeAhead)
+	gauge("gated", "Steps whose effects wait for a commit.", &stats.Gated)
+	gauge("transfers", "Changes told to another shard whose outcome is not known yet.", &stats.Transfers)
 	gauge("users_resident", "Resident user actors.", &stats.Users)
 	gauge("rooms_resident", "Resident room actors.", &stats.Rooms)
+}
+
+// registerStorage shows what the disk and the Raft groups do.
+func registerStorage(r prometheus.Registerer, d *durable.Node) {
+	m := d.Meter
+	counter := func(name, help string, value func() float64) {
+		r.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "muster_" + name, Help: help}, value))
+	}
+	gauge := func(name, help string, value func() float64) {
+		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "muster_" + name, Help: help}, value))
+	}
+	counter("store_wal_bytes_total", "Bytes written to the write-ahead log.", func() float64 { return float64(m.LogBytes.Load()) })
+	counter("store_written_bytes_total", "Bytes written to all files of the data directory.", func() float64 { return float64(m.AllBytes.Load()) })
+	r.MustRegister(syncs{m})
+	gauge("store_free_bytes", "Room left on the disk of the data directory.", func() float64 {
+		free, _ := d.Store.Room()
+		return float64(free)
+	})
+	gauge("store_low", "1 while the disk has too little room and durable changes are refused.", func() float64 {
+		if _, low := d.Store.Room(); low {
+			return 1
+		}
+		return 0
+	})
+	gauge("raft_shards_led", "Shards that this node leads.", func() float64 { return float64(d.Leads()) })
+	gauge("raft_shards_without_leader", "Shards whose leader this node does not know.", func() float64 { return float64(d.Leaderless()) })
+}
+
+// syncs is the histogram of syncs of the write-ahead log.
+type syncs struct{ meter *durable.Meter }
+
+var (
+	syncSeconds = prometheus.NewDesc("muster_store_sync_seconds", "Time that a sync of the write-ahead log took.", nil, nil)
+	syncsTotal  = prometheus.NewDesc("muster_store_syncs_total", "Syncs of the write-ahead log.", nil, nil)
+)
+
+func (s syncs) Describe(out chan<- *prometheus.Desc) {
+	out <- syncSeconds
+	out <- syncsTotal
+}
+
+func (s syncs) Collect(out chan<- prometheus.Metric) {
+	buckets := map[float64]uint64{}
+	sum := uint64(0)
+	for i, bound := range durable.SyncBuckets {
+		sum += s.meter.SyncedIn[i].Load()
+		buckets[bound] = sum
+	}
+	count := sum + s.meter.SyncedIn[len(durable.SyncBuckets)].Load()
+	out <- prometheus.MustNewConstHistogram(syncSeconds, count, float64(s.meter.SyncNanos.Load())/1e9, buckets)
+	out <- prometheus.MustNewConstMetric(syncsTotal, prometheus.CounterValue, float64(count))
 }

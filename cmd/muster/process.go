@@ -13,7 +13,7 @@ import (
 // applyRuntime sets the garbage collector's goals.
 func applyRuntime(cfg Config) {
 	debug.SetGCPercent(cfg.GOGC)
-	if limit, _ := parseBytes(cfg.GOMEMLIMIT); limit > 0 {
+	if limit, _ := parseBytes("gomemlimit", cfg.GOMEMLIMIT); limit > 0 {
 		debug.SetMemoryLimit(limit)
 	}
 }
@@ -35,8 +35,8 @@ func parseLevel(text string) (slog.Level, error) {
 	return level, nil
 }
 
-// parseBytes reads a size such as 2GiB; "" is 0.
-func parseBytes(text string) (int64, error) {
+// parseBytes reads a size such as 2GiB of the setting named; "" is 0.
+func parseBytes(name, text string) (int64, error) {
 	if text == "" {
 		return 0, nil
 	}
@@ -50,5 +50,5 @@ func parseBytes(text string) (int64, error) {
 			return n * factor, nil
 		}
 	}
-	return 0, fmt.Errorf("gomemlimit: %q is not a size; write it as 512MiB or 2GiB", text)
+	return 0, fmt.Errorf("%s: %q is not a size; write it as 512MiB or 2GiB", name, text)
 }

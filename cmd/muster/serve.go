@@ -57,17 +57,15 @@ func serve(ctx context.Context, cfg Config, stderr io.Writer, signals <-chan os.
 	if cfg.Dev {
 		fmt.Fprint(stderr, s.devNotice())
 	}
-	if cfg.Data != "" {
-		fmt.Fprintf(stderr, "data %s: this version stores nothing yet; a restart forgets all\n", cfg.Data)
-	}
-	fmt.Fprintf(stderr, "ready listen=%s api=%s node=%s\n", s.listen.Addr(), s.apiListen.Addr(), cfg.NodeName)
-
+	defer s.announceReady(ctx, stderr)()
 	select {
 	case sig := <-signals:
 		s.log.Info("draining; a second signal stops at once", "signal", sig, "window", cfg.DrainWindow)
 	case err := <-s.failed:
 		s.close()
 		return faultf("the server stopped: %w", err)
+	case err := <-s.broken:
+		return s.abandon(err)
 	case <-ctx.Done():
 		s.close()
 		return nil
@@ -85,9 +83,34 @@ func serve(ctx context.Context, cfg Config, stderr io.Writer, signals <-chan os.
 		cancel()
 		<-drained
 	case <-drained:
+	case err := <-s.broken:
+		return s.abandon(err)
 	}
 	s.close()
 	return nil
+}
+
+// abandon is the end after the disk failed: nothing is written any more, and nothing that
+// waits for a write is answered.
+func (s *server) abandon(err error) error {
+	s.removeTemporary()
+	return faultf("the server stopped: %w; what was acknowledged is safe, start it again when the disk is well", err)
+}
+
+// announceReady prints the ready line once all shards are open; end stops waiting for it.
+func (s *server) announceReady(ctx context.Context, stderr io.Writer) (end func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if s.awaitReady(ctx) == nil {
+			fmt.Fprintf(stderr, "ready listen=%s api=%s node=%s\n", s.listen.Addr(), s.apiListen.Addr(), s.cfg.NodeName)
+		}
+	}()
+	return func() {
+		cancel()
+		<-done
+	}
 }
 
 // devNotice says what --dev means.
@@ -100,6 +123,10 @@ func (s *server) devNotice() string {
 	fmt.Fprintf(&b, "  HTTP API   http://%s/v1/openapi.json   Authorization: Bearer %s\n", s.apiListen.Addr(), devSecret)
 	fmt.Fprintf(&b, "  keys       tokens HS256 %q, API %q: known to everybody\n", devSecret, devSecret)
 	fmt.Fprintf(&b, "  audience   everyone sees everything, unless a user says otherwise\n")
-	fmt.Fprintf(&b, "  data       in memory; a restart forgets all\n")
+	if s.temporary {
+		fmt.Fprintf(&b, "  data       %s, removed at the end; keep it with --data DIR\n", s.durable.Store.Dir())
+	} else {
+		fmt.Fprintf(&b, "  data       %s\n", s.durable.Store.Dir())
+	}
 	return b.String()
 }

@@ -19,6 +19,7 @@ import (
 	"muster/actors/presence"
 	"muster/actors/room"
 	"muster/clients/wire"
+	"muster/cmd/muster/durable"
 	"muster/edge"
 	"muster/edge/api"
 	"muster/edge/auth"
@@ -36,6 +37,10 @@ type server struct {
 	pipe *link.Pipe
 	stop context.CancelFunc // ends what refreshes in the background
 
+	durable   *durable.Node
+	temporary bool       // the data directory goes with the process
+	broken    chan error // the disk failed
+
 	listen, apiListen net.Listener
 	serving           sync.WaitGroup
 	failed            chan error
@@ -47,7 +52,7 @@ type server struct {
 // faults.
 func startServer(ctx context.Context, cfg Config, log *slog.Logger) (*server, error) {
 	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
-	s := &server{cfg: cfg, log: log, stop: stop, failed: make(chan error, 2)}
+	s := &server{cfg: cfg, log: log, stop: stop, failed: make(chan error, 2), broken: make(chan error, 1)}
 	if err := s.open(ctx); err != nil {
 		s.close()
 		return nil, err
@@ -61,6 +66,9 @@ func (s *server) open(ctx context.Context) error {
 		return err
 	}
 	if s.apiListen, err = openPort(ctx, "api-listen", s.cfg.APIListen); err != nil {
+		return err
+	}
+	if err := s.openStorage(); err != nil {
 		return err
 	}
 	if err := s.startCore(); err != nil {
@@ -99,11 +107,13 @@ func (s *server) startCore() error {
 	p.GraceNodeLost = s.cfg.GraceSilence
 	p.Resumable = s.cfg.ResumeWindow
 	p.Devices = s.cfg.MaxDevices
+	p.OutboxTTL, p.Events = s.cfg.OutboxTTL, s.cfg.Events
 	core, err := actors.New(actors.Config{
 		Name:     s.cfg.NodeName,
 		Presence: &p,
 		Room:     room.Config{GraceGone: s.cfg.GraceGone, GraceSilence: s.cfg.GraceSilence, GraceDrain: s.cfg.GraceDrain},
 		Logger:   s.log,
+		Store:    s.durable, EventsKept: s.cfg.EventsKeep,
 	})
 	if err != nil {
 		return err
@@ -112,7 +122,7 @@ func (s *server) startCore() error {
 		return fault(err)
 	}
 	s.core = core
-	return nil
+	return fault(s.durable.Start(core))
 }
 
 func newVerifier(ctx context.Context, cfg Config, log *slog.Logger) (*auth.Verifier, error) {
@@ -151,7 +161,7 @@ func (s *server) startHTTP(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	registry := newRegistry(s.core, s.edge)
+	registry := newRegistry(s.core, s.edge, s.durable)
 	calls, err := api.New(api.Config{
 		Caller: s.edge, Keys: apiKeys, Ready: s.notReady, Version: versionString(), Log: s.log,
 		Gatherer: registry, Registerer: registry,
@@ -180,7 +190,7 @@ func (s *server) startHTTP(ctx context.Context) error {
 		s.serving.Go(f.Serve)
 	}
 	s.serve(ctx, listen.NewServer(proxies.Handler(front), s.log), clients, cert)
-	s.serve(ctx, listen.NewServer(withPprof(calls, s.cfg), s.log), s.apiListen, nil)
+	s.serve(ctx, listen.NewServer(s.withBackup(withPprof(calls, s.cfg)), s.log), s.apiListen, nil)
 	return nil
 }
 
@@ -231,10 +241,11 @@ func (s *server) notReady() []string {
 	if s.draining.Load() {
 		return []string{"draining"}
 	}
+	why := s.durable.NotReady()
 	if err := s.edge.Ready(); err != nil {
-		return []string{err.Error()}
+		why = append(why, err.Error())
 	}
-	return nil
+	return why
 }
 
 // drain turns readiness off and sends the clients away; ctx cuts it short. With --dev
@@ -271,12 +282,19 @@ func (s *server) shut() {
 	if s.core != nil {
 		s.core.Stop()
 	}
+	if s.durable != nil {
+		if err := s.durable.Close(); err != nil {
+			s.log.Error("closing the data directory", "error", err)
+		}
+	}
+	s.removeTemporary()
 }
 
-func newRegistry(core *actors.Node, e *edge.Edge) *prometheus.Registry {
+func newRegistry(core *actors.Node, e *edge.Edge, d *durable.Node) *prometheus.Registry {
 	registry := prometheus.NewRegistry()
 	registerProcess(registry)
 	registerCore(registry, core.Stats())
+	registerStorage(registry, d)
 	registry.MustRegister(e)
 	return registry
 }

@@ -29,8 +29,10 @@ type fleet struct {
 	pushes   uint64 // presence pushes
 	failures []error
 
-	view  func(m *member, v view) // every view that arrives
-	reply func(m *member)         // every reply to a command
+	view   func(m *member, v view)  // every view that arrives
+	reply  func(m *member)          // every reply to a command
+	outbox func(m *member, o inbox) // every part of an outbox that arrives
+	caps   []string                 // of the tokens; nil: all that a client may by itself
 }
 
 // member is one session of the generator.
@@ -43,6 +45,7 @@ type member struct {
 	session string
 	ready   bool   // connect was answered in full
 	leaving bool   // the socket is meant to close
+	reads   bool   // connect asks for the outbox from its start
 	after   func() // called when ready
 }
 
@@ -68,7 +71,7 @@ func (f *fleet) add(user int, device string, watch ...int) (*member, error) {
 	m.client.owner = m
 	if f.token[user] == "" {
 		now := time.Now()
-		claims := auth.Claims{User: userName(user), Issuer: f.opt.Issuer, Issued: now, Expires: now.Add(6 * time.Hour)}
+		claims := auth.Claims{User: userName(user), Issuer: f.opt.Issuer, Issued: now, Expires: now.Add(6 * time.Hour), Caps: f.caps}
 		if f.opt.Audience != "" {
 			claims.Audience = []string{f.opt.Audience}
 		}
@@ -111,6 +114,9 @@ func (m *member) connectFrame() []byte {
 		}
 		b.WriteByte(']')
 	}
+	if m.reads {
+		b.WriteString(`,"outbox":{}`)
+	}
 	b.WriteString("}}")
 	return appendFrame(nil, opText, b.Bytes())
 }
@@ -141,11 +147,15 @@ var (
 	resumedKey  = []byte(`"resumed":true`)
 	presenceKey = []byte(`"presence":[`)
 	retryKey    = []byte(`"retry_after_ms":`)
+	outboxKey   = []byte(`"outbox":{`)
 )
 
 func line(c *client, text []byte) {
 	m := c.owner
 	f := m.f
+	if f.outbox != nil && bytes.Contains(text, outboxKey) {
+		m.received(text)
+	}
 	if bytes.HasPrefix(text, pushPrefix) {
 		if i := bytes.Index(text, selfKey); i >= 0 {
 			text = text[:i]

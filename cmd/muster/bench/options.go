@@ -6,7 +6,7 @@ import (
 )
 
 // Scenarios in the order in which they are documented.
-var Scenarios = []string{"floor", "idle", "connect", "watch", "churn", "slow", "growth"}
+var Scenarios = []string{"floor", "idle", "connect", "watch", "churn", "slow", "growth", "send", "offline", "groups"}
 
 // Options of one call.
 type Options struct {

@@ -118,12 +118,20 @@ func pinSelf(core int) error {
 }
 
 // placement is where generator and server run; the same core on a machine with one.
-type placement struct{ server, generator int }
+type placement struct {
+	server, generator int
+	all               unix.CPUSet // all cores of this process before it was pinned
+	everywhere        bool        // start on all of them
+}
 
 // place pins this process to the last core.
 func place() (placement, error) {
 	first, last := cores()
-	return placement{server: first, generator: last}, pinSelf(last)
+	p := placement{server: first, generator: last}
+	if err := unix.SchedGetaffinity(0, &p.all); err != nil {
+		return p, err
+	}
+	return p, pinSelf(last)
 }
 
 // start runs a function that starts a process on a thread that is pinned to the
@@ -136,6 +144,9 @@ func (p placement) start(start func() error) error {
 		var there, here unix.CPUSet
 		there.Set(p.server)
 		here.Set(p.generator)
+		if p.everywhere {
+			there = p.all
+		}
 		if err := unix.SchedSetaffinity(0, &there); err != nil {
 			result <- fmt.Errorf("pin to core %d: %w", p.server, err)
 			return

@@ -28,6 +28,7 @@ func Run(ctx context.Context, opt Options) error {
 	scenarios := map[string]func(*runner) error{
 		"floor": (*runner).floor, "idle": (*runner).idle, "connect": (*runner).connect, "watch": (*runner).watch,
 		"churn": (*runner).churn, "slow": (*runner).slow, "growth": (*runner).growth,
+		"send": (*runner).send, "offline": (*runner).offline, "groups": (*runner).groups,
 	}
 	scenario, ok := scenarios[opt.Scenario]
 	if !ok {

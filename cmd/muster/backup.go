@@ -1,0 +1,157 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"muster/persistence"
+)
+
+const backupPath = "/v1/backup"
+
+// withBackup adds GET /v1/backup behind the API keys that are bound to no app. A backup
+// that fails half-way ends the connection, so that it is never taken for a whole one.
+func (s *server) withBackup(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.URL.Path != backupPath:
+			h.ServeHTTP(w, r)
+		case r.Method != http.MethodGet:
+			http.Error(w, "want GET", http.StatusMethodNotAllowed)
+		case !operator(r, s.cfg):
+			http.Error(w, "want an API key that is bound to no app: Authorization: Bearer KEY", http.StatusUnauthorized)
+		default:
+			_ = http.NewResponseController(w).SetWriteDeadline(time.Time{})
+			w.Header().Set("Content-Type", "application/octet-stream")
+			begin := time.Now()
+			if _, err := s.durable.Store.Backup(w); err != nil {
+				s.log.Warn("backup failed", "error", err)
+				panic(http.ErrAbortHandler)
+			}
+			s.log.Info("backup sent", "took", time.Since(begin).Round(time.Millisecond))
+		}
+	})
+}
+
+func backupCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "backup FILE|-",
+		Short: "Save all that is stored: from a running server, or from a directory with --data",
+		Long: `Save all that is stored into a file (- is standard output), from a running server over its
+HTTP API while it works, or, with --data, from a directory that no server uses. Each shard is
+saved as of one moment. A file that exists is not overwritten.`,
+		Example: "  muster backup monday.backup --api http://127.0.0.1:8001 --api-key KEY\n  muster backup monday.backup --data /var/lib/muster",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			from := backupOverAPI
+			if cmd.Flags().Changed("data") {
+				from = backupOffline
+			}
+			return saveBackup(cmd, args[0], from)
+		},
+	}
+	addAPIFlags(cmd)
+	cmd.Flags().String("data", "", "a data directory that no server uses")
+	return cmd
+}
+
+// saveBackup writes what from gives into a file that appears only when it is whole.
+func saveBackup(cmd *cobra.Command, name string, from func(*cobra.Command, io.Writer) error) error {
+	if name == "-" {
+		return from(cmd, cmd.OutOrStdout())
+	}
+	if _, err := os.Lstat(name); err == nil {
+		return fmt.Errorf("%s exists already; name another file", name)
+	}
+	f, err := os.CreateTemp(filepath.Dir(name), filepath.Base(name)+".partial-*")
+	if err != nil {
+		return faultf("cannot write %s: %w", name, rootCause(err))
+	}
+	size, err := int64(0), from(cmd, f)
+	if err == nil {
+		if size, err = f.Seek(0, io.SeekCurrent); err == nil {
+			err = f.Sync()
+		}
+		err = fault(err)
+	}
+	if closed := f.Close(); err == nil {
+		err = fault(closed)
+	}
+	if err == nil {
+		err = fault(os.Rename(f.Name(), name))
+	}
+	if err != nil {
+		_ = os.Remove(f.Name())
+		return err
+	}
+	fmt.Fprintf(cmd.ErrOrStderr(), "%s: %d bytes\n", name, size)
+	return nil
+}
+
+func backupOverAPI(cmd *cobra.Command, w io.Writer) error {
+	client, err := newAPIClient(cmd)
+	if err != nil {
+		return err
+	}
+	return client.stream(cmd.Context(), backupPath, w)
+}
+
+func backupOffline(cmd *cobra.Command, w io.Writer) error {
+	dir, _ := cmd.Flags().GetString("data")
+	store, err := openOffline(dir)
+	if err != nil {
+		return err
+	}
+	_, err = store.Backup(w)
+	return fault(errors.Join(err, store.Close()))
+}
+
+// openOffline opens a directory that exists and that no server uses.
+func openOffline(dir string) (*persistence.Store, error) {
+	store, err := persistence.Open(dir, persistence.Options{Ballast: -1})
+	if err != nil {
+		return nil, storageFault(dir, err)
+	}
+	return store, nil
+}
+
+func restoreCommand() *cobra.Command {
+	var dir string
+	cmd := &cobra.Command{
+		Use:   "restore FILE|- --data DIR",
+		Short: "Make a data directory out of a backup",
+		Long: `Make a data directory out of a backup (- is standard input). DIR must not exist or be empty. The
+new directory is a new node of a cluster with a history of its own: outboxes have new epochs, so devices that read them
+before are told to fetch their state again.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if dir == "" {
+				return fmt.Errorf("--data: name the directory to restore into")
+			}
+			in := cmd.InOrStdin()
+			if args[0] != "-" {
+				f, err := os.Open(args[0])
+				if err != nil {
+					return faultf("cannot read %s: %w", args[0], rootCause(err))
+				}
+				defer f.Close()
+				in = f
+			}
+			sum, err := persistence.Restore(dir, in, persistence.Options{Create: &persistence.Identity{Node: newNodeID()}})
+			if err != nil {
+				return storageFault(dir, err)
+			}
+			fmt.Fprintf(cmd.ErrOrStderr(), "%d rows restored into %s; start it with muster serve --data %s\n", sum.Rows, dir, dir)
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&dir, "data", "", "the new data directory")
+	return cmd
+}

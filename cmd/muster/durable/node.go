@@ -1,0 +1,206 @@
+package durable
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"muster/actors"
+	"muster/actors/link"
+	"muster/cluster"
+	"muster/persistence"
+)
+
+// Config of a Node. Dir is required.
+type Config struct {
+	Dir       string
+	Store     persistence.Options
+	Members   []persistence.Member // of a cluster that is born now; none: this node alone
+	BornAt    time.Time            // of that cluster, the same on all members; default: now
+	Transport cluster.Transport    // nil: this node alone
+	Logger    *slog.Logger         // default: discards
+	Fatal     func(error)          // what is stored cannot be trusted any more: end the process
+}
+
+// Node is a store and the engine over it. It implements actors.Store.
+type Node struct {
+	Store   *persistence.Store
+	Meter   *Meter
+	cfg     Config
+	engine  *cluster.Engine
+	started chan struct{} // closed when engine is set
+}
+
+var _ actors.Store = (*Node)(nil)
+
+// Open opens the store. In an empty directory it also gives birth to the groups of a
+// cluster; a directory that was used before only goes on with what it holds.
+func Open(cfg Config) (*Node, error) {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	meter := &Meter{}
+	if cfg.Store.FS == nil {
+		cfg.Store.FS = vfs.Default
+	}
+	cfg.Store.FS = metered{cfg.Store.FS, meter}
+	store, err := persistence.Open(cfg.Dir, cfg.Store)
+	if err != nil {
+		return nil, err
+	}
+	n := &Node{Store: store, Meter: meter, cfg: cfg, started: make(chan struct{})}
+	if err := n.born(); err != nil {
+		_ = store.Close()
+		return nil, err
+	}
+	return n, nil
+}
+
+// born creates the groups unless there are some.
+func (n *Node) born() error {
+	groups, err := n.Store.Groups()
+	if err != nil || len(groups) > 0 {
+		return err
+	}
+	members := n.cfg.Members
+	if len(members) == 0 {
+		members = []persistence.Member{{Replica: 1, Node: n.Store.Identity().Node}}
+	}
+	at := n.cfg.BornAt
+	if at.IsZero() {
+		at = time.Now()
+	}
+	return cluster.Birth(n.Store, link.Shards, members, at)
+}
+
+// Start runs the engine; it tells leading what this node leads.
+func (n *Node) Start(leading cluster.Leading) error {
+	engine, err := cluster.Start(cluster.EngineConfig{
+		Node: n.Store.Identity().Node, Store: n.Store, Transport: n.cfg.Transport, Leading: leading,
+		Logger: n.cfg.Logger, Fatal: n.cfg.Fatal,
+	})
+	if err != nil {
+		return fmt.Errorf("raft: %w", err)
+	}
+	n.engine = engine
+	close(n.started)
+	return nil
+}
+
+// Engine is nil before Start.
+func (n *Node) Engine() *cluster.Engine { return n.engine }
+
+// Propose implements actors.Store.
+func (n *Node) Propose(shard uint32, term, seq uint64, at int64, writes []actors.Write) error {
+	ops := make([]persistence.Op, len(writes))
+	for i, w := range writes {
+		ops[i] = persistence.Op(w)
+	}
+	<-n.started // the engine may open shards before Start has returned
+	return refusal(n.engine.Propose(shard, term, seq, at, ops))
+}
+
+// refusal says in the actors' words why a proposal was not taken.
+func refusal(err error) error {
+	for theirs, ours := range refusals {
+		if errors.Is(err, theirs) {
+			return fmt.Errorf("%w: %w", ours, err)
+		}
+	}
+	return err
+}
+
+var refusals = map[error]error{
+	cluster.ErrNotLeader: actors.ErrNotLeader,
+	cluster.ErrBusy:      actors.ErrBusy,
+	cluster.ErrNoRoom:    actors.ErrNoRoom,
+}
+
+// Get implements actors.Store.
+func (n *Node) Get(shard uint32, key []byte) ([]byte, bool, error) { return n.Store.Get(shard, key) }
+
+// Scan implements actors.Store.
+func (n *Node) Scan(shard uint32, from, to []byte, visit func(key, value []byte) bool) error {
+	return n.Store.Scan(shard, from, to, visit)
+}
+
+// NotReady says why not all shards are served; empty: they are.
+func (n *Node) NotReady() []string {
+	select {
+	case <-n.started:
+		return n.engine.NotReady()
+	default:
+		return []string{"starting"}
+	}
+}
+
+// Leads is the number of shards that this node leads.
+func (n *Node) Leads() int {
+	own := n.Store.Identity().Node
+	return n.shards(func(leader uint64) bool { return leader == own })
+}
+
+// Leaderless is the number of shards whose leader this node does not know.
+func (n *Node) Leaderless() int { return n.shards(func(leader uint64) bool { return leader == 0 }) }
+
+func (n *Node) shards(count func(leader uint64) bool) (sum int) {
+	if n.engine == nil {
+		return 0
+	}
+	for shard := range uint32(link.Shards) {
+		if leader, _ := n.engine.Leader(shard); count(leader) {
+			sum++
+		}
+	}
+	return sum
+}
+
+// Latest is the latest time that any group has committed; zero if none has.
+func (n *Node) Latest() (time.Time, error) {
+	groups, err := n.Store.Groups()
+	if err != nil {
+		return time.Time{}, err
+	}
+	var at int64
+	for _, g := range groups {
+		_, state, _, _, err := n.Store.Load(g)
+		if err != nil {
+			return time.Time{}, err
+		}
+		at = max(at, state.At)
+	}
+	if at == 0 {
+		return time.Time{}, nil
+	}
+	return time.UnixMilli(at), nil
+}
+
+// Close stops the engine and closes the store. The actors must not propose any more.
+func (n *Node) Close() error {
+	if n.engine != nil {
+		n.engine.Stop()
+	}
+	return n.Store.Close()
+}
+
+// Ready waits until all shards are served.
+func (n *Node) Ready(ctx context.Context) error {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		why := n.NotReady()
+		if len(why) == 0 {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("%w: %s", ctx.Err(), strings.Join(why, "; "))
+		}
+	}
+}

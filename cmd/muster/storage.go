@@ -1,0 +1,119 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"muster/cmd/muster/durable"
+	"muster/persistence"
+)
+
+const (
+	clockSlack    = 2 * time.Second // by which the clock may be behind what was committed without a word
+	readyPatience = 5 * time.Second // between two lines that say why the node is not ready
+)
+
+// openStorage opens the data directory, or makes one.
+func (s *server) openStorage() error {
+	dir := s.cfg.Data
+	ballast := int64(0) // the default
+	if dir == "" {
+		var err error
+		if dir, err = os.MkdirTemp("", "muster-dev-*"); err != nil {
+			return faultf("data: cannot make a temporary directory: %w; name one with --data", rootCause(err))
+		}
+		s.temporary, ballast = true, -1
+	}
+	cache, err := parseBytes("cache", s.cfg.Cache)
+	if err != nil {
+		return err
+	}
+	s.durable, err = durable.Open(durable.Config{
+		Dir: dir, Logger: s.log, Fatal: s.breaks,
+		Store: persistence.Options{
+			Create: &persistence.Identity{Node: newNodeID(), Name: s.cfg.NodeName}, Cluster: s.cfg.ClusterID,
+			Cache: cache, Ballast: ballast, Logger: s.log, Fatal: s.breaks,
+		},
+	})
+	if err != nil {
+		return storageFault(dir, err)
+	}
+	id := s.durable.Store.Identity()
+	s.log.Info("data directory open", "dir", dir, "cluster", id.Cluster, "node_id", id.Node, "format", id.Format)
+	return s.checkClock(time.Now())
+}
+
+// checkClock says so when the clock is behind what this node has committed. Shard time
+// never goes back, so that nothing expires early or twice; it stands until the clock has caught up.
+func (s *server) checkClock(now time.Time) error {
+	latest, err := s.durable.Latest()
+	if err != nil {
+		return fault(err)
+	}
+	if behind := latest.Sub(now); behind > clockSlack {
+		s.log.Warn("the clock of this machine is behind what this node has stored; time stands still in it until the clock has caught up: check the clock",
+			"behind", behind.Round(time.Second), "clock", now.UTC().Format(time.RFC3339), "stored", latest.UTC().Format(time.RFC3339))
+	}
+	return nil
+}
+
+// newNodeID is never 0.
+func newNodeID() uint64 {
+	var b [8]byte
+	_, _ = rand.Read(b[:])
+	return binary.BigEndian.Uint64(b[:])>>1 | 1
+}
+
+// breaks is told once that the disk cannot be trusted any more.
+func (s *server) breaks(err error) {
+	select {
+	case s.broken <- err:
+	default:
+	}
+}
+
+// advice is what to do about what Open refuses.
+var advice = map[persistence.Code]string{
+	persistence.ErrLocked:   "stop the other process, or choose another directory with --data",
+	persistence.ErrNewer:    "start the version that wrote it, or a newer one",
+	persistence.ErrForeign:  "choose the right directory with --data, or leave out --cluster-id",
+	persistence.ErrReadOnly: "make it writable for this user, or choose another directory with --data",
+	persistence.ErrDiskFull: "make room on the disk and start again; nothing that was acknowledged is lost",
+	persistence.ErrCorrupt:  "restore a backup into an empty directory; do not start on this one",
+	persistence.ErrLost:     "restore a backup into an empty directory; do not start on this one",
+}
+
+// storageFault is the one line about a data directory that cannot be used.
+func storageFault(dir string, err error) error {
+	text := strings.TrimPrefix(err.Error(), "persistence: ")
+	var code persistence.Code
+	if errors.As(err, &code) && advice[code] != "" {
+		return faultf("data directory %s: %s; %s", dir, text, advice[code])
+	}
+	return fault(fmt.Errorf("data directory %s: %s", dir, text))
+}
+
+func (s *server) removeTemporary() {
+	if s.temporary && s.durable != nil {
+		_ = os.RemoveAll(s.durable.Store.Dir())
+	}
+}
+
+// awaitReady waits until all shards are open and says now and then why not.
+func (s *server) awaitReady(ctx context.Context) error {
+	for {
+		wait, cancel := context.WithTimeout(ctx, readyPatience)
+		err := s.durable.Ready(wait)
+		cancel()
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+		s.log.Warn("not ready yet", "why", strings.Join(s.durable.NotReady(), "; "))
+	}
+}
