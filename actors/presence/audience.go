@@ -11,8 +11,9 @@ import (
 type Audience struct {
 	rules     [fields]FieldRule // by bit; Users sorted
 	grants    []HeldGrant
-	relations RelationsSet
-	everyone  Mask // of a stranger without reciprocity
+	relations relations
+	graph     *graph // who is a contact instead; nil: relations say
+	everyone  Mask   // of a stranger without reciprocity
 }
 
 var defaultAudience = mustAudience(
@@ -43,7 +44,7 @@ func NewAudience(rules ...FieldRule) (*Audience, error) {
 			return nil, errors.New("presence: audience: " + wrong)
 		}
 	}
-	return base.with(rules, nil, RelationsSet{}), nil
+	return base.with(rules, nil, nil, nil), nil
 }
 
 func (c *Config) audience() *Audience {
@@ -71,8 +72,8 @@ func (r *FieldRule) check(most int) string {
 }
 
 // with returns a copy with the given rules in place of those of the same field.
-func (a *Audience) with(rules []FieldRule, grants []HeldGrant, relations RelationsSet) *Audience {
-	b := &Audience{rules: a.rules, grants: grants, relations: relations}
+func (a *Audience) with(rules []FieldRule, grants []HeldGrant, relations relations, graph *graph) *Audience {
+	b := &Audience{rules: a.rules, grants: grants, relations: relations, graph: graph}
 	for _, r := range rules {
 		r.Users = union(nil, r.Users)
 		b.rules[bits.TrailingZeros8(uint8(r.Field))] = r
@@ -85,16 +86,17 @@ func (a *Audience) with(rules []FieldRule, grants []HeldGrant, relations Relatio
 // them from everyone do not see. A block, either way, overrides everything; a grant
 // everything else. One who may not see the state sees nothing that depends on it.
 func (a *Audience) Mask(w Watcher, reciprocal Mask) Mask {
-	r := &a.relations
-	if r.empty() && len(a.grants) == 0 && a.everyone != 0 && a.plain() {
+	if len(a.relations) == 0 && a.graph == nil && len(a.grants) == 0 && a.everyone != 0 && a.plain() {
 		return a.close(a.everyone &^ (w.Hidden & reciprocal))
 	}
-	if has(r.Blocked, w.User) || has(r.BlockedBy, w.User) {
+	rel := a.relations.of(w.User).bits
+	if rel&(RelationBlocked|RelationBlockedBy) != 0 {
 		return NoFields
 	}
+	contact := a.contact(w.User, rel)
 	var m Mask
 	for i := range a.rules {
-		if allowed, _ := a.allows(i, w.User); allowed {
+		if allowed, _ := a.allows(i, w.User, contact); allowed {
 			m |= 1 << i
 		}
 	}
@@ -124,20 +126,28 @@ func (a *Audience) close(m Mask) Mask {
 	return m
 }
 
+// contact reports that a user counts as one: the owner lets it see.
+func (a *Audience) contact(user string, rel Relation) bool {
+	if a.graph != nil {
+		return has(a.graph.contacts, user)
+	}
+	return rel&RelationFrom != 0
+}
+
 // allows evaluates the rule of field i for a user, and says why.
-func (a *Audience) allows(i int, user string) (bool, string) {
+func (a *Audience) allows(i int, user string, contact bool) (bool, string) {
 	r := &a.rules[i]
 	switch r.Rule {
 	case Everyone:
 		return true, "rule everyone"
 	case Contacts:
-		if has(a.relations.Contacts, user) {
+		if contact {
 			return true, "rule contacts: a contact"
 		}
 		return false, "rule contacts: not a contact"
 	case ContactsExcept:
 		switch {
-		case !has(a.relations.Contacts, user):
+		case !contact:
 			return false, "rule contacts_except: not a contact"
 		case has(r.Users, user):
 			return false, "rule contacts_except: excepted"

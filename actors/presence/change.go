@@ -15,6 +15,7 @@ func (g *Gateway) stepped(now int64, in Stepped, out *Effects) {
 		return
 	}
 	g.tally(now, e, p, in.Seen)
+	e.until = milli(p.Until)
 	if g.storm && p.Detached > 0 && (p.Lost > 0 || p.Presumed && !e.presumed) {
 		g.extend(e, out)
 	}

@@ -8,7 +8,7 @@ import (
 // checkUser steps the model along and compares.
 func (w *world) checkUser(a *actor, in Input, out *Output) {
 	from := a.m.state
-	want := a.m.step(w.now, in)
+	want := a.m.step(a.key.User, w.now, in)
 	name := a.key.User
 	if _, announced := in.(Announced); !announced && want.code != out.Reply.Code {
 		w.fail("%s: %+v: code %d, the model says %d", name, in, out.Reply.Code, want.code)
@@ -38,7 +38,8 @@ func (w *world) checkUser(a *actor, in Input, out *Output) {
 	if out.Publish != nil && (out.Publish.Live != lives || out.Publish.View != a.u.view) {
 		w.fail("%s: published %+v", name, out.Publish)
 	}
-	if a.u.Idle() != a.m.empty() {
+	w.checkOwned(a, in, out, &want)
+	if a.u.Idle() != (len(a.m.sessions) == 0) {
 		w.fail("%s: idle %v", name, a.u.Idle())
 	}
 	if at, ok := a.u.Deadline(); ok && !at.After(w.now) {

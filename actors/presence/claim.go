@@ -85,6 +85,9 @@ func (u *User) setClaim(now int64, in *SetClaim, out *Output) Reply {
 	if in.Session != "" && !c.Durable && c.TTL <= u.cfg.DurableTTL {
 		h.session = in.Session
 	}
+	for _, old := range u.claims() { // what is stored is ordered by it
+		h.at = max(h.at, old.at+1)
+	}
 	if others := without(u.claims(), c.ID); len(others) >= u.cfg.Claims {
 		return Reply{Code: Limit, Message: fmt.Sprintf("at most %d claims at once", u.cfg.Claims)}
 	}

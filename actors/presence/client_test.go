@@ -34,6 +34,13 @@ func (w *world) connect(c *client, edge string) {
 		w.floods++
 		a.Session = c.user + "-" + c.device + "-" + string(rune('a'+w.floods%26)) + string(rune('0'+w.floods/26%10)) + string(rune('0'+w.floods/260%10))
 	}
+	if c.box != nil {
+		pos := c.box.pos
+		if c.box.jump {
+			pos = Position{}
+		}
+		a.Outbox = &pos
+	}
 	e.conns[e.next] = &vconn{user: c.user, attach: a}
 	e.send(Deliver{Key{testApp, c.user}, e.id(), a})
 	c.edge, c.conn, c.state = edge, e.next, "connecting"
@@ -162,7 +169,7 @@ func (w *world) missed(user string) bool {
 		return false
 	}
 	marked, hidden := false, false
-	for _, r := range w.records[user] {
+	for _, r := range w.stored(user) {
 		switch r := r.(type) {
 		case InvisibleSet:
 			hidden = r.On

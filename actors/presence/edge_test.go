@@ -244,6 +244,8 @@ func (e *vedge) receive(w *world, d down) {
 				c.session = ""
 			}
 		}
+	case push:
+		e.pushed(w, m)
 	case *AnnounceAgain:
 		e.announceOne(m.Key)
 	case *Views:

@@ -157,7 +157,7 @@ func (u *User) Explain() Explanation {
 	for i, r := range a.rules {
 		x.Rules[fieldNames[i]] = r.Rule.String()
 	}
-	x.Contacts, x.Blocked, x.BlockedBy = len(a.relations.Contacts), len(a.relations.Blocked), len(a.relations.BlockedBy)
+	x.Contacts, x.Blocked, x.BlockedBy = a.relations.count(relationContact), a.relations.count(RelationBlocked), a.relations.count(RelationBlockedBy)
 	for _, e := range u.log {
 		x.Transitions = append(x.Transitions, Transition{
 			instant(e.at), name(eventNames[:], int(e.what)), e.cause.String(), e.from.String(), e.to.String(),

@@ -23,6 +23,8 @@ type Gateway struct {
 	draining int64 // when an edge was last known to drain, Unix ms
 	storm    bool
 	lost     [6]struct{ second, n int64 } // sessions lost, by second
+	wakes    wakes
+	loaded   []Key // for an answer that is to follow
 	live     int
 	detached int
 	rows     int
@@ -42,6 +44,8 @@ type entry struct {
 	audience *Audience
 	version  uint64
 	lostAt   int64 // when the last session in grace was lost, Unix ms
+	until    int64 // when view or audience end by themselves, Unix ms; 0: never
+	place    int32 // in wakes, from 1; 0: not there
 	rows     rowTable
 	tallies  []tally
 	holds    []hold
@@ -95,6 +99,8 @@ func (g *Gateway) Step(now time.Time, in GatewayInput) (out Effects) {
 		g.dropped(t, in.Key, &out)
 	case Passivate:
 		g.passivate(in, &out)
+	case Loaded:
+		g.load(t, in, &out)
 	case Interest:
 		g.interest(t, &in, &out)
 	case Query:
@@ -116,6 +122,10 @@ func (g *Gateway) Step(now time.Time, in GatewayInput) (out Effects) {
 	case Tick:
 		g.tick(t, &out)
 	}
+	switch in.(type) {
+	case Interest, Query, Cluster:
+		g.unload()
+	}
 	return out
 }
 
@@ -135,10 +145,15 @@ func (g *Gateway) Deadline() (at time.Time, ok bool) {
 			}
 		}
 	}
+	if len(g.wakes) > 0 && (first == 0 || g.wakes[0].until < first) {
+		first = g.wakes[0].until
+	}
 	return instant(first), first != 0
 }
 
 func (g *Gateway) tick(now int64, out *Effects) {
+	g.wake(now, out)
+
 	if g.settling && (len(g.barrier) == 0 || now >= g.opened+g.cfg.Settle.Milliseconds()) {
 		g.settle(now, out)
 	}
@@ -177,15 +192,17 @@ func (g *Gateway) app(name string) *app {
 	return a
 }
 
-// reap forgets an entry that says nothing.
+// reap forgets an entry that nobody asks for: what the user shows offline is stored.
 func (g *Gateway) reap(e *entry) {
-	if e.rows.n == 0 && len(e.holds) == 0 && !e.active && e.view == nil && !e.owed && !e.presumed {
+	if e.rows.n == 0 && len(e.holds) == 0 && !e.active && e.state() == Offline && !e.owed && !e.presumed {
+		g.unarm(e)
 		delete(g.entries, e.key)
 	}
 }
 
 // send routes an input to the user's activation.
 func (g *Gateway) send(e *entry, in Input, out *Effects) {
+	g.unarm(e)
 	e.active = true
 	e.routed++
 	out.Users = append(out.Users, ToUser{e.key, in})
@@ -206,6 +223,39 @@ func (g *Gateway) deliver(in Deliver, out *Effects) {
 	g.send(e, in.In, out)
 }
 
+// load takes over what is stored of a user without activation. It is forgotten with the
+// answer, unless that made a row.
+func (g *Gateway) load(now int64, in Loaded, out *Effects) {
+	e := g.entry(in.Key)
+	if e.active || e.known {
+		return
+	}
+	e.known = true
+	g.loaded = append(g.loaded, in.Key)
+	if p := in.Publish; p != nil && p.View.State == Offline {
+		old, audience := e.shows(), e.audience
+		g.show(e, p.View)
+		e.audience = p.Audience
+		g.sleep(e, milli(p.Until))
+		if audience != e.audience {
+			g.remask(now, e, out)
+		}
+		if !g.pending(e) {
+			g.change(now, e, old, p.View, false, out)
+		}
+	}
+}
+
+// unload forgets what was loaded for answers that have been given.
+func (g *Gateway) unload() {
+	for _, k := range g.loaded {
+		if e := g.entries[k]; e != nil {
+			g.reap(e)
+		}
+	}
+	g.loaded = nil
+}
+
 // Known reports that the Gateway can answer for a user: it has an activation or has been
 // loaded. Else the caller first gives Loaded, and the answer's input next.
 func (g *Gateway) Known(k Key) bool {
@@ -218,8 +268,9 @@ func (g *Gateway) passivate(in Passivate, out *Effects) {
 	if e == nil || !e.active || e.routed != in.Seen {
 		return
 	}
-	e.active, e.routed, e.seen = false, 0, 0
+	e.active, e.routed, e.seen, e.known = false, 0, 0, true
 	g.releaseAll(e)
+	g.sleep(e, e.until)
 	out.Stop = append(out.Stop, e.key)
 	g.reap(e)
 }
@@ -251,6 +302,7 @@ func (g *Gateway) dropped(now int64, k Key, out *Effects) {
 		}
 	}
 	g.resolve(now, e, out)
+	g.sleep(e, e.until)
 	g.reap(e)
 }
 

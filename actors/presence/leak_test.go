@@ -69,7 +69,7 @@ func observe(t *testing.T, end func(w *world, a, b *client)) string {
 	w.open()
 	w.start("e1")
 	w.start("e2")
-	w.gateway(Deliver{Key: Key{testApp, "alice"}, In: SetRelations{AddContacts: []string{"bob"}}})
+	w.gateway(Deliver{Key: Key{testApp, "alice"}, In: Import{Rows: []RelationRow{{"bob", RelationFrom}}}})
 	w.watch("bob", "e2", "alice")
 	w.watch("cid", "e2", "alice")
 	phone, laptop := w.client("alice", "phone"), w.client("alice", "laptop")

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-func heap() uint64 {
+func heapBytes() uint64 {
 	runtime.GC()
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
@@ -36,27 +36,27 @@ func TestMemory(t *testing.T) {
 	}
 	actives := make([]*User, users)
 	views := make([]*View, users)
-	start := heap()
+	start := heapBytes()
 	for i := range actives {
 		actives[i] = NewUser(&cfg, time.Time{})
 		views[i] = actives[i].Step(noon, attaches[i]).Publish.View
 	}
-	perUser := float64(heap()-start) / users
-	mid := heap()
+	perUser := float64(heapBytes()-start) / users
+	mid := heapBytes()
 	for i := range actives {
 		k := Key{testApp, ids[i]}
 		gate(i).Step(noon, Deliver{k, benchEdge, attaches[i]})
 		gate(i).Step(noon, Stepped{k, 1, &Shown{View: views[i], Edges: []Edge{benchEdge}, Live: 1}})
 	}
-	perEntry := float64(int64(heap())-int64(mid)) / users
-	mid = heap()
+	perEntry := float64(int64(heapBytes())-int64(mid)) / users
+	mid = heapBytes()
 	for i := range actives {
 		for j := 1; j <= watches; j++ {
 			n := (i + j*j*37) % users
 			gate(n).Step(noon, Interest{Edge: benchEdge, App: testApp, Watcher: Watcher{User: ids[i]}, Add: []string{ids[n]}})
 		}
 	}
-	perRow := float64(heap()-mid) / (users * watches)
+	perRow := float64(heapBytes()-mid) / (users * watches)
 	t.Logf("user with one session, its ids apart: %.0f B; its entry: %.0f B; a watch: %.1f B (%.1f with the entry)",
 		perUser, perEntry, perRow, perRow+perEntry/watches)
 	if perUser > 410 {

@@ -38,18 +38,6 @@ func (m *model) act(now time.Time, in Input) (r result) {
 				m.grants[g.To] = HeldGrant{g.To, g.Fields, now.Add(g.TTL)}
 			}
 		}
-	case SetRelations:
-		for _, change := range []struct {
-			set         map[string]bool
-			add, remove []string
-		}{{m.contacts, in.AddContacts, in.RemoveContacts}, {m.blocked, in.Block, in.Unblock}, {m.blockedBy, in.BlockedBy, in.UnblockedBy}} {
-			for _, id := range change.add {
-				change.set[id] = true
-			}
-			for _, id := range change.remove {
-				delete(change.set, id)
-			}
-		}
 	case Revoke:
 		m.cut = max(m.cut, in.Before)
 		if in.JTI != "" {
@@ -63,6 +51,8 @@ func (m *model) act(now time.Time, in Input) (r result) {
 				m.end(s, Revoked)
 			}
 		}
+	default:
+		return m.owned(now, in)
 	}
 	return r
 }
@@ -199,6 +189,10 @@ func (m *model) raw() (v View) {
 // publish keeps the times that depend on the past.
 func (m *model) publish(now time.Time) {
 	state := m.raw().State
+	if m.erased {
+		m.state, m.reason = state, map[bool]Reason{true: ReasonKicked}[m.state != Offline]
+		return
+	}
 	if state == m.state {
 		return
 	}
@@ -233,7 +227,11 @@ func (m *model) mask(owner string, w Watcher) (mask Mask) {
 	if w.User == owner {
 		return AllFields
 	}
-	if m.blocked[w.User] || m.blockedBy[w.User] {
+	rel := modelRelation{}
+	if x := m.rel[w.User]; x != nil {
+		rel = *x
+	}
+	if rel.blocked || rel.blockedBy {
 		return 0
 	}
 	for i := range fields {
@@ -242,7 +240,7 @@ func (m *model) mask(owner string, w Watcher) (mask Mask) {
 		if !ok {
 			r = m.cfg.Audience.Rules()[i]
 		}
-		listed, contact := slices.Contains(r.Users, w.User), m.contacts[w.User]
+		listed, contact := slices.Contains(r.Users, w.User), rel.from
 		see := map[Rule]bool{Everyone: true, Contacts: contact, ContactsExcept: contact && !listed, Only: listed}[r.Rule]
 		if w.Hidden&m.cfg.Reciprocal&field != 0 {
 			see = false
@@ -261,6 +259,7 @@ func (m *model) mask(owner string, w Watcher) (mask Mask) {
 
 // restore folds records, as Restore does.
 func (m *model) restore(records []Record) {
+	m.restored = len(records) > 0
 	held := func(h HeldClaim) modelClaim {
 		m.serial++
 		return modelClaim{Claim: h.Claim, until: h.Until, serial: m.serial}
@@ -288,13 +287,24 @@ func (m *model) restore(records []Record) {
 			for _, g := range r.Grants {
 				m.grants[g.To] = g
 			}
-		case RelationsSet:
-			for set, ids := range map[*map[string]bool][]string{&m.contacts: r.Contacts, &m.blocked: r.Blocked, &m.blockedBy: r.BlockedBy} {
-				*set = map[string]bool{}
-				for _, id := range ids {
-					(*set)[id] = true
+		case RelationSet:
+			m.rel[r.Other] = relationOf(r.Relation, r.Asked, r.Heard)
+		case NotifySet:
+			m.waits[r.Asker] = modelWait{r.Until, r.Hidden}
+		case OutboxSet:
+			m.box.epoch, m.box.head = r.Epoch, r.Head
+			for _, g := range r.Gaps {
+				for o := g.From; o <= g.To; o++ {
+					m.box.gone[o] = g.Reason
 				}
 			}
+		case EntryPut:
+			m.box.entries[r.Entry.Offset] = &modelEntry{r.Entry, r.Body}
+		case DeviceSet:
+			m.box.devices[r.Device] = &modelDevice{r.Provider, r.Token, r.Offset, int64(r.Seen)}
+		case CursorSet:
+			d := m.box.devices[r.Device]
+			d.cursor, d.day = max(d.cursor, r.Offset), max(d.day, int64(r.Seen))
 		case Revocations:
 			m.cut, m.tokens = r.Before, map[string]int64{}
 			for _, t := range r.Tokens {
@@ -320,11 +330,6 @@ func (m *model) counts() (lives, graces int) {
 		}
 	}
 	return lives, graces
-}
-
-func (m *model) empty() bool {
-	return len(m.sessions)+len(m.claims)+len(m.rules)+len(m.grants)+len(m.contacts)+len(m.blocked)+len(m.blockedBy)+len(m.tokens) == 0 &&
-		m.cover == nil && m.cut == 0
 }
 
 // knows reports whether the session is one of the activation's.

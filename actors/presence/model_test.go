@@ -10,26 +10,30 @@ import (
 // model is the naive user: the same rules on plain maps, everything recomputed. It is
 // held against User after each step.
 type model struct {
-	cfg       *Config
-	sessions  map[string]*modelSession // by device; "" is the presumed one
-	born      int
-	claims    map[string]modelClaim
-	cover     map[string]modelClaim // nil: visible
-	rules     map[Mask]FieldRule
-	grants    map[string]HeldGrant
-	contacts  map[string]bool
-	blocked   map[string]bool
-	blockedBy map[string]bool
-	cut       int64
-	tokens    map[string]int64
-	serial    int
-	active    time.Time
-	seen      time.Time // last seen for others
-	state     State
-	since     time.Time
-	online    time.Time // since when, before the activation was restored
-	reason    Reason
-	why       Cause
+	cfg      *Config
+	sessions map[string]*modelSession // by device; "" is the presumed one
+	born     int
+	claims   map[string]modelClaim
+	cover    map[string]modelClaim // nil: visible
+	rules    map[Mask]FieldRule
+	grants   map[string]HeldGrant
+	rel      map[string]*modelRelation
+	asks     uint64 // serial of the last request for contact
+	taken    map[TransferTaken]Code
+	waits    map[string]modelWait
+	box      *modelBox
+	restored bool // no step since
+	erased   bool // by this step
+	cut      int64
+	tokens   map[string]int64
+	serial   int
+	active   time.Time
+	seen     time.Time // last seen for others
+	state    State
+	since    time.Time
+	online   time.Time // since when, before the activation was restored
+	reason   Reason
+	why      Cause
 }
 
 type modelSession struct {
@@ -53,19 +57,27 @@ type result struct {
 	code    Code
 	resumed bool
 	closes  []CloseConn
+
+	published *Published
+	transfers []TransferOut
+	items     []item // of outboxes
 }
 
 func newModel(cfg *Config, seen time.Time) *model {
 	return &model{
 		cfg: cfg, seen: seen, sessions: map[string]*modelSession{}, claims: map[string]modelClaim{},
-		rules: map[Mask]FieldRule{}, grants: map[string]HeldGrant{}, contacts: map[string]bool{},
-		blocked: map[string]bool{}, blockedBy: map[string]bool{}, tokens: map[string]int64{},
+		rules: map[Mask]FieldRule{}, grants: map[string]HeldGrant{}, tokens: map[string]int64{},
+		rel: map[string]*modelRelation{}, taken: map[TransferTaken]Code{}, waits: map[string]modelWait{}, box: newModelBox(),
 	}
 }
 
-func (m *model) step(now time.Time, in Input) (r result) {
+func (m *model) step(owner string, now time.Time, in Input) (r result) {
 	now = now.Truncate(time.Millisecond)
-	m.why = NoCause
+	m.why, m.erased = NoCause, false
+	if m.restored {
+		m.restored = false
+		m.tick(now)
+	}
 	switch in := in.(type) {
 	case Attach:
 		r = m.attach(now, in, false)
@@ -102,12 +114,15 @@ func (m *model) step(now time.Time, in Input) (r result) {
 		r = m.announced(now, in)
 	case Kick:
 		r = m.kick(in)
-	case Tick:
+	case Tick, Wake:
 		m.tick(now)
 	default:
 		r = m.act(now, in)
 	}
+	m.stopReading()
+	r.items = append(r.items, m.box.pump(now)...)
 	m.publish(now)
+	r.transfers = append(r.transfers, m.tell(owner)...)
 	return r
 }
 
@@ -189,6 +204,9 @@ func (m *model) attach(now time.Time, a Attach, announced bool) (r result) {
 	}
 	m.touch(s, a.ActiveAt, now)
 	m.sessions[a.Device] = s
+	if a.Outbox != nil {
+		r.items = append(r.items, m.box.attach(now, a)...)
+	}
 	return r
 }
 
@@ -294,6 +312,7 @@ func (m *model) announced(now time.Time, in Announced) (r result) {
 		switch one.code {
 		case OK:
 			r.closes = append(r.closes, one.closes...)
+			r.items = append(r.items, one.items...)
 		case RevokedToken:
 			r.closes = append(r.closes, CloseConn{a.Conn, CloseRevoked, "revoked"})
 		case DeviceLimit:
@@ -359,5 +378,6 @@ func (m *model) tick(now time.Time) {
 		maps.DeleteFunc(claims, func(_ string, c modelClaim) bool { return !c.until.IsZero() && !c.until.After(now) })
 	}
 	maps.DeleteFunc(m.grants, func(_ string, g HeldGrant) bool { return !g.Until.After(now) })
+	m.ends(now)
 	maps.DeleteFunc(m.tokens, func(_ string, until int64) bool { return !time.Unix(until, 0).After(now) })
 }

@@ -200,19 +200,20 @@ func (a *Audience) verdict(i int, owner string, w Watcher, reciprocal Mask) Verd
 	for _, g := range a.grants {
 		granted = granted || g.To == w.User && g.Fields&bit != 0
 	}
+	rel := a.relations.of(w.User).bits
 	switch {
 	case owner == w.User:
 		v.Seen, v.Why = true, "oneself"
-	case has(a.relations.Blocked, w.User):
+	case rel&RelationBlocked != 0:
 		v.Why = "blocked"
-	case has(a.relations.BlockedBy, w.User):
+	case rel&RelationBlockedBy != 0:
 		v.Why = "blocked by the watcher"
 	case granted:
 		v.Seen, v.Why = true, "grant"
 	case w.Hidden&reciprocal&bit != 0:
 		v.Why = "the watcher hides its own"
 	default:
-		v.Seen, v.Why = a.allows(i, w.User)
+		v.Seen, v.Why = a.allows(i, w.User, a.contact(w.User, rel))
 	}
 	if v.Seen && a.Mask(w, reciprocal)&bit == 0 && owner != w.User {
 		v.Seen, v.Why = false, "the state is hidden"

@@ -47,6 +47,7 @@ type Shown struct {
 	Detached int       // sessions without one, in grace
 	Lost     int       // sessions that this step detached without a goodbye
 	LostAt   time.Time // when the last session in grace was lost; zero if none is
+	Until    time.Time // when View or Audience end by themselves; zero: never
 }
 
 // Self is the user's own, exact view.

@@ -70,11 +70,11 @@ func (u *User) audience() *Audience {
 func (u *User) rebuild() {
 	m := u.more
 	u.news = selfNews
-	if len(m.rules) == 0 && len(m.grants) == 0 && m.relations.empty() {
+	if len(m.rules) == 0 && len(m.grants) == 0 && len(m.relations) == 0 && m.graph == nil {
 		m.audience = nil
 		return
 	}
-	m.audience = u.cfg.audience().with(m.rules, m.grants, m.relations)
+	m.audience = u.cfg.audience().with(m.rules, m.grants, m.relations, m.graph)
 }
 
 func (u *User) setAudience(now int64, in *SetAudience, out *Output) Reply {
@@ -109,9 +109,10 @@ func (u *User) setAudience(now int64, in *SetAudience, out *Output) Reply {
 	return Reply{}
 }
 
-func (u *User) expireGrants(now int64, out *Output) {
+// endGrants ends some grants.
+func (u *User) endGrants(which func(HeldGrant) bool, out *Output) {
 	m := u.more
-	kept := slices.DeleteFunc(slices.Clone(m.grants), func(g HeldGrant) bool { return g.Until.UnixMilli() <= now })
+	kept := slices.DeleteFunc(slices.Clone(m.grants), which)
 	if len(kept) == len(m.grants) {
 		return
 	}
@@ -119,32 +120,6 @@ func (u *User) expireGrants(now int64, out *Output) {
 	u.rebuild()
 	out.Records = append(out.Records, RulesSet{m.rules, m.grants})
 }
-
-func (u *User) setRelations(in *SetRelations, out *Output) Reply {
-	for _, ids := range [][]string{in.AddContacts, in.Block, in.BlockedBy} {
-		if slices.ContainsFunc(ids, func(id string) bool { return !validID(id) }) {
-			return bad("users: an id is 1 to 128 of A-Za-z0-9._@+=-")
-		}
-	}
-	r := u.extra().relations
-	r = RelationsSet{
-		Contacts:  minus(union(r.Contacts, in.AddContacts), in.RemoveContacts),
-		Blocked:   minus(union(r.Blocked, in.Block), in.Unblock),
-		BlockedBy: minus(union(r.BlockedBy, in.BlockedBy), in.UnblockedBy),
-	}
-	if len(r.Contacts) > u.cfg.Relations {
-		return Reply{Code: Limit, Message: "contacts"}
-	}
-	if len(r.Blocked) > u.cfg.Relations {
-		return Reply{Code: Limit, Message: "blocks"}
-	}
-	u.more.relations = r
-	u.rebuild()
-	out.Records = append(out.Records, r)
-	return Reply{}
-}
-
-func (r RelationsSet) empty() bool { return len(r.Contacts)+len(r.Blocked)+len(r.BlockedBy) == 0 }
 
 // revoke notes the cut or the token and ends the sessions that came with what is revoked.
 func (u *User) revoke(now int64, in *Revoke, out *Output) Reply {
@@ -185,50 +160,6 @@ func (u *User) expireTokens(now int64, out *Output) {
 	if len(kept) < len(r.Tokens) {
 		r.Tokens = kept
 		out.Records = append(out.Records, *r)
-	}
-}
-
-// Restore folds records, in the order they were made, into a fresh activation. The user
-// is offline until a session attaches or is announced.
-func (u *User) Restore(records ...Record) {
-	m := u.extra()
-	for _, r := range records {
-		switch r := r.(type) {
-		case ClaimSet:
-			m.claims = append(without(m.claims, r.Claim.ID), r.claim())
-		case ClaimEnded:
-			m.claims = without(m.claims, r.ID)
-		case InvisibleSet:
-			m.cover = nil
-			if r.On {
-				m.cover = &cover{}
-				for _, h := range r.Claims {
-					m.cover.claims = append(m.cover.claims, h.claim())
-				}
-				u.last = milli(r.LastSeen)
-			}
-		case RulesSet:
-			m.rules, m.grants = r.Rules, r.Grants
-		case RelationsSet:
-			m.relations = r
-		case Revocations:
-			m.revoked = r
-		case Marker:
-			u.last, u.gone, u.since, u.view = milli(r.LastSeen), milli(r.LastConnected), 0, &View{}
-			if r.Online {
-				u.since = milli(r.Since)
-			} else {
-				u.view = &View{Reason: r.Reason, Since: r.Since}
-			}
-		}
-	}
-	u.rebuild()
-	u.tidy()
-	v := u.public(0)
-	u.view = &v
-	u.news = noNews
-	if len(records) > 0 {
-		u.news = countNews
 	}
 }
 

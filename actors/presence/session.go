@@ -188,6 +188,9 @@ func (u *User) bind(now int64, i int, a *Attach, out *Output) Reply {
 	if !again {
 		u.note(now, what, NoCause)
 	}
+	if a.Outbox != nil {
+		u.read(now, a, out)
+	}
 	return Reply{Session: s.id, Resumed: resumed, Hidden: u.audience().hidden(), Self: needSelf}
 }
 

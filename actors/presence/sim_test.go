@@ -43,7 +43,7 @@ func newSim(source rand.Source, b bug) *sim {
 		b.cfg(&cfg)
 	}
 	s := &sim{world: newWorld(cfg), r: r}
-	s.bug, s.checked = b, true
+	s.bug, s.checked, s.twice = b, true, true
 	s.pick = r.Intn
 	s.log = func(format string, args ...any) {
 		fmt.Fprintf(&s.trace, "%s "+format+"\n", append([]any{s.now.Format("15:04:05.000")}, args...)...)
@@ -197,11 +197,9 @@ func (s *sim) command(c *client) {
 		g := Grant{To: other, Fields: field | FieldState, TTL: time.Duration(s.r.Intn(30)) * time.Second}
 		in = func(string, Conn) Input { return SetAudience{Grants: []Grant{g}} }
 	case 7:
-		r := SetRelations{AddContacts: []string{other}}
+		r := SetRelations{Block: []string{other}}
 		if on {
-			r = SetRelations{Block: []string{other}, UnblockedBy: []string{c.user}}
-		} else if s.r.Intn(2) == 0 {
-			r = SetRelations{Unblock: []string{other}, BlockedBy: []string{s.someone()}, RemoveContacts: []string{s.someone()}}
+			r = SetRelations{Unblock: []string{other, s.someone()}}
 		}
 		in = func(string, Conn) Input { return r }
 	case 8:

@@ -223,13 +223,15 @@ func (s *story) person(user, what string, rest []string) {
 	case "grants":
 		toUser(user, SetAudience{Grants: []Grant{{rest[0], field(rest[1]), s.duration(rest[2])}}})
 	case "adds":
-		toUser(user, SetRelations{AddContacts: rest})
+		in := Import{}
+		for _, id := range rest {
+			in.Rows = append(in.Rows, RelationRow{id, RelationFrom})
+		}
+		toUser(user, in)
 	case "blocks":
 		toUser(user, SetRelations{Block: rest})
-		toUser(rest[0], SetRelations{BlockedBy: []string{user}})
 	case "unblocks":
 		toUser(user, SetRelations{Unblock: rest})
-		toUser(rest[0], SetRelations{UnblockedBy: []string{user}})
 	case "withholds":
 		e := s.edges[rest[0]]
 		e.hidden[user] = field(rest[1])

@@ -36,9 +36,17 @@ type extra struct {
 	cover     *cover  // while invisible
 	rules     []FieldRule
 	grants    []HeldGrant
-	relations RelationsSet
+	relations relations
+	graph     *graph
 	revoked   Revocations
 	audience  *Audience
+	outbox    *outbox
+	waiters   []waiter                    // by asker
+	serial    uint64                      // of the last request for contact
+	ids       recent[sentID, Known]       // client ids
+	taken     recent[TransferTaken, Code] // transfers
+	restored  bool                        // no step since
+	erased    bool                        // by this step
 }
 
 // NewUser returns an activation without sessions. lastSeen is what is known of it from
@@ -62,7 +70,12 @@ func (u *User) Step(now time.Time, in Input) (out Output) {
 	if _, tick := in.(Tick); !tick {
 		u.seen++
 	}
+	if m := u.more; m != nil && m.restored {
+		m.restored = false
+		u.expire(t, &out)
+	}
 	u.apply(t, in, &out)
+	u.pump(t, &out)
 	u.publish(t, &out)
 	u.why, u.logged, u.lost, u.news = NoCause, 0, 0, noNews
 	return out
@@ -71,7 +84,10 @@ func (u *User) Step(now time.Time, in Input) (out Output) {
 func (u *User) apply(now int64, in Input, out *Output) {
 	switch in := in.(type) {
 	case Attach:
-		out.Reply = u.attach(now, &in, out)
+		if out.Reply = u.attach(now, &in, out); in.Outbox != nil && out.Reply.Code == OK {
+			u.pump(now, out)
+			out.answer(in.Conn)
+		}
 	case Detach:
 		out.Reply = u.detachConn(now, &in)
 	case Active:
@@ -86,6 +102,8 @@ func (u *User) apply(now int64, in Input, out *Output) {
 		out.Reply = u.setAudience(now, &in, out)
 	case SetRelations:
 		out.Reply = u.setRelations(&in, out)
+	case SetGraph:
+		out.Reply = u.setGraph(&in)
 	case Kick:
 		out.Reply = u.kick(now, &in, out)
 	case Revoke:
@@ -98,20 +116,51 @@ func (u *User) apply(now int64, in Input, out *Output) {
 		u.presume(now, in.Until.UnixMilli())
 	case Announced:
 		u.announced(now, &in, out)
-	case Tick:
+	case Tick, Wake:
 		u.expire(now, out)
 	default:
-		out.Reply = Reply{Code: BadRequest, Message: "unknown input"}
+		u.applyOwned(now, in, out)
+	}
+}
+
+// applyOwned takes what is about what the user owns for good.
+func (u *User) applyOwned(now int64, in Input, out *Output) {
+	switch in := in.(type) {
+	case Publish:
+		out.Reply = u.publishEntry(now, &in, out)
+	case AckOutbox:
+		out.Reply = u.ackOutbox(now, &in, out)
+	case Contact:
+		out.Reply = u.contact(now, &in, out)
+	case Import:
+		out.Reply = u.importRows(&in, out)
+	case SetDevice:
+		out.Reply = u.setDevice(now, &in, out)
+	case NotifyWhen:
+		out.Reply = u.notifyWhen(&in, out)
+	case Received:
+		out.Reply = u.received(now, &in, out)
+	case Purge:
+		out.Reply = u.purge(&in, out)
+	case Erase:
+		out.Reply = u.erase(now, out)
+	default:
+		out.Reply = bad("unknown input")
 	}
 }
 
 // publish compares what the user shows with what it showed and fills in out.Publish.
 func (u *User) publish(now int64, out *Output) {
-	u.tidy()
+	u.tidy(now)
 	v := u.public(now)
 	from := u.view.State
+	erased := u.more != nil && u.more.erased
+	if erased {
+		v, u.more.erased = View{Reason: v.Reason}, false
+	}
 	changed := !v.Equal(u.view)
 	u.stamp(from, v.State)
+	was := u.view
 	if changed {
 		shown := v
 		u.view = &shown
@@ -122,7 +171,7 @@ func (u *User) publish(now int64, out *Output) {
 	if !changed && u.news == noNews {
 		return
 	}
-	p := &Shown{View: u.view, Lost: int(u.lost)}
+	p := &Shown{View: u.view, Lost: int(u.lost), Until: u.changes()}
 	if u.more != nil {
 		p.Audience = u.more.audience
 	}
@@ -133,14 +182,21 @@ func (u *User) publish(now int64, out *Output) {
 		}
 	}
 	out.Publish = p
-	if (from == Offline) != (v.State == Offline) {
-		out.Records = append(out.Records, Marker{
-			Online:        v.State != Offline,
-			LastSeen:      instant(u.last),
-			LastConnected: instant(u.gone),
-			Since:         v.Since,
-			Reason:        v.Reason,
-		})
+	if (from == Offline) != (v.State == Offline) && !erased {
+		out.Records = append(out.Records, u.marker())
+	}
+	if changed && u.cfg.Events {
+		u.event(now, was, out)
+	}
+	if !p.Presumed {
+		u.notify(out)
+	}
+}
+
+func (u *User) marker() Marker {
+	v := u.view
+	return Marker{
+		Online: v.State != Offline, LastSeen: instant(u.last), LastConnected: instant(u.gone), Since: v.Since, Reason: v.Reason,
 	}
 }
 
@@ -168,12 +224,25 @@ func (u *User) count(p *Shown) {
 }
 
 // tidy gives back what a user with defaults does not need.
-func (u *User) tidy() {
+func (u *User) tidy(now int64) {
 	m := u.more
-	if m == nil || len(m.claims) > 0 || m.cover != nil || m.audience != nil || m.revoked.Before != 0 || len(m.revoked.Tokens) > 0 {
+	if m == nil {
 		return
 	}
-	u.more = nil
+	m.ids.age(now)
+	m.taken.age(now)
+	if m.outbox != nil && m.outbox.empty() {
+		m.outbox = nil
+	}
+	if m.outbox == nil && !m.some() && !m.erased && len(m.ids.rows)+len(m.taken.rows) == 0 {
+		u.more = nil
+	}
+}
+
+// some reports that there is more than an outbox and what is under way.
+func (m *extra) some() bool {
+	return len(m.claims) > 0 || m.cover != nil || m.audience != nil || m.revoked.Before != 0 || len(m.revoked.Tokens) > 0 ||
+		len(m.waiters) > 0
 }
 
 func (u *User) extra() *extra {
@@ -183,64 +252,13 @@ func (u *User) extra() *extra {
 	return u.more
 }
 
-// Deadline is the earliest time at which Step must be called with Tick even if no other
-// input arrives; false when nothing is pending.
-func (u *User) Deadline() (at time.Time, ok bool) {
-	var first int64
-	due := func(t int64) {
-		if t != 0 && (first == 0 || t < first) {
-			first = t
-		}
-	}
-	for i := range u.sessions {
-		switch s := &u.sessions[i]; s.phase() {
-		case inGrace:
-			due(s.end)
-		case resumable:
-			due(s.resumeEnd(u.cfg))
-		}
-	}
-	if m := u.more; m != nil {
-		for i := range m.claims {
-			due(m.claims[i].until)
-		}
-		if m.cover != nil {
-			for i := range m.cover.claims {
-				due(m.cover.claims[i].until)
-			}
-		}
-		for i := range m.grants {
-			due(m.grants[i].Until.UnixMilli())
-		}
-		for i := range m.revoked.Tokens {
-			due(m.revoked.Tokens[i].Until * 1000)
-		}
-	}
-	return instant(first), first != 0
-}
-
-// expire fires what is due.
-func (u *User) expire(now int64, out *Output) {
-	u.expireSessions(now)
-	m := u.more
-	if m == nil {
-		return
-	}
-	m.claims = u.expireClaims(m.claims, now, out)
-	if m.cover != nil {
-		m.cover.claims = u.expireClaims(m.cover.claims, now, nil)
-	}
-	u.expireGrants(now, out)
-	u.expireTokens(now, out)
-}
-
 // Seen counts the inputs handled, without Ticks.
 func (u *User) Seen() uint32 { return u.seen }
 
 // Idle reports that the activation may passivate: no session, live, in grace or
-// resumable, nothing that a durable record would hold, nothing pending. Last seen does
-// not count: the Gateway keeps it.
-func (u *User) Idle() bool { return len(u.sessions) == 0 && u.more == nil }
+// resumable. All else is stored, and what ends meanwhile ends at the first Step after
+// Restore. The caller must not stop it while records are not committed, or lazy ones lost.
+func (u *User) Idle() bool { return len(u.sessions) == 0 }
 
 // instant turns Unix ms into a time; 0 into the zero time.
 func instant(ms int64) time.Time {

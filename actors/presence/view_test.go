@@ -43,12 +43,15 @@ func TestMasked(t *testing.T) {
 
 func TestAudience(t *testing.T) {
 	rule := func(f Mask, r Rule, users ...string) FieldRule { return FieldRule{Field: f, Rule: r, Users: users} }
-	relations := RelationsSet{Contacts: []string{"con", "ex"}, Blocked: []string{"bad"}, BlockedBy: []string{"foe"}}
+	relations := relations{
+		{other: "bad", bits: RelationBlocked | RelationFrom}, {other: "con", bits: RelationFrom}, {other: "ex", bits: RelationFrom | RelationTo},
+		{other: "foe", bits: RelationBlockedBy}, {other: "idol", bits: RelationTo | RelationPendingIn},
+	}
 	rules := []FieldRule{
 		rule(FieldLastSeen, Contacts), rule(FieldStatus, ContactsExcept, "ex"), rule(FieldDevices, Only, "pal"), rule(FieldActivity, Nobody),
 	}
 	grants := []HeldGrant{{To: "pal", Fields: FieldActivity}, {To: "bad", Fields: AllFields}}
-	a := DefaultAudience().with(rules, grants, relations)
+	a := DefaultAudience().with(rules, grants, relations, nil)
 	open := FieldState | FieldTyping | FieldReceipts
 	for _, tt := range []struct {
 		who  Watcher
@@ -56,6 +59,7 @@ func TestAudience(t *testing.T) {
 	}{
 		{Watcher{}, open},
 		{Watcher{User: "any"}, open},
+		{Watcher{User: "idol"}, open},
 		{Watcher{User: "con"}, open | FieldLastSeen | FieldStatus},
 		{Watcher{User: "con", Hidden: FieldLastSeen}, open | FieldStatus},
 		{Watcher{User: "con", Hidden: FieldStatus}, open | FieldLastSeen | FieldStatus},
@@ -68,7 +72,7 @@ func TestAudience(t *testing.T) {
 			t.Errorf("%+v: mask %07b, want %07b", tt.who, got, tt.want)
 		}
 	}
-	hidden := a.with([]FieldRule{rule(FieldState, Nobody)}, grants, relations)
+	hidden := a.with([]FieldRule{rule(FieldState, Nobody)}, grants, relations, nil)
 	if got := hidden.Mask(Watcher{User: "con"}, 0); got != FieldReceipts {
 		t.Errorf("without the state: mask %07b", got)
 	}

@@ -18,8 +18,11 @@ type world struct {
 	gw      *Gateway
 	actors  map[string]*actor
 	edges   map[string]*vedge
-	clients map[string]*client // by user/device
-	records map[string][]Record
+	clients map[string]*client               // by user/device
+	records map[string][]Record              // of users, durable
+	lazy    map[string][]Record              // not yet
+	letters []*letter                        // transfers
+	outside                                  // what publishers and devices know
 	log     func(format string, args ...any) // what happens, for stories and traces
 	fail    func(format string, args ...any)
 	pick    func(n int) int
@@ -30,10 +33,12 @@ type world struct {
 	told    map[string]*Shown    // what the gateway has heard from an activation
 	met     map[string]bool      // the activation has met a session without presuming one
 	floods  int
+	twice   bool // transfers may come twice
 }
 
 type actor struct {
 	key    Key
+	born   time.Time
 	u      *User
 	m      *model
 	inbox  []Input
@@ -52,6 +57,7 @@ type client struct {
 	safe         time.Time // no offline may be said before, while not on
 	inactive     bool
 	grace        time.Duration
+	box          *inbox // nil: does not read the outbox
 }
 
 // bug breaks one rule at the border of the core.
@@ -64,6 +70,8 @@ type bug struct {
 	open   func(*Open)
 	noTick bool
 	hasty  bool // stops idle activations without asking
+	output func(w *world, a *actor, in Input, out *Output)
+	keep   func(r Record) bool // false: the record is lost
 }
 
 const testApp = "app"
@@ -71,7 +79,7 @@ const testApp = "app"
 func newWorld(cfg Config) *world {
 	w := &world{
 		cfg: &cfg, now: time.UnixMilli(1_800_000_000_000).UTC(), names: NewNames(&sync.Mutex{}), actors: map[string]*actor{},
-		edges: map[string]*vedge{}, clients: map[string]*client{}, records: map[string][]Record{},
+		edges: map[string]*vedge{}, clients: map[string]*client{}, records: map[string][]Record{}, lazy: map[string][]Record{}, outside: newOutside(),
 		log: func(string, ...any) {}, pick: func(int) int { return 0 }, silent: map[string]time.Time{},
 	}
 	w.fail = func(format string, args ...any) { panic(fmt.Sprintf(format, args...)) }
@@ -88,6 +96,7 @@ func (w *world) open() {
 			o.Draining = o.Draining || e.draining
 		}
 	}
+	w.crash()
 	for _, user := range sortedKeys(w.records) {
 		online := false
 		for _, r := range w.records[user] {
@@ -136,6 +145,7 @@ func (w *world) gateway(in GatewayInput) {
 			return
 		}
 	}
+	w.learn(in)
 	if p, ok := in.(Stepped); ok && p.Publish != nil {
 		w.told[p.Key.User] = p.Publish
 	}
@@ -175,9 +185,9 @@ func (w *world) actor(k Key) *actor {
 	a := w.actors[k.User]
 	if a == nil {
 		seen := w.gw.LastSeen(k)
-		a = &actor{key: k, u: NewUser(w.cfg, seen), m: newModel(w.cfg, seen)}
-		a.u.Restore(w.records[k.User]...)
-		a.m.restore(w.records[k.User])
+		a = &actor{key: k, born: w.now, u: NewUser(w.cfg, seen), m: newModel(w.cfg, seen)}
+		a.u.Restore(w.stored(k.User)...)
+		a.m.restore(w.stored(k.User))
 		w.actors[k.User] = a
 	}
 	return a
@@ -185,6 +195,12 @@ func (w *world) actor(k Key) *actor {
 
 // user steps an activation with an input of its mailbox, or Tick.
 func (w *world) user(a *actor, in Input) {
+	if w.taken(a, in) {
+		a.outbox = append(a.outbox, Stepped{Key: a.key, Seen: a.u.Seen() + 1})
+		a.u.seen++
+		return
+	}
+	in = w.lookUp(a, in)
 	given := in
 	if w.bug.input != nil {
 		if in = w.bug.input(w, a, in); in == nil {
@@ -198,12 +214,19 @@ func (w *world) user(a *actor, in Input) {
 		slot = at.Conn.Holder()
 	}
 	out := a.u.Step(w.now, in)
+	if w.bug.output != nil {
+		w.bug.output(w, a, given, &out)
+	}
 	if w.checked {
 		w.checkUser(a, given, &out)
 	} else {
-		a.m.step(w.now, given)
+		a.m.step(a.key.User, w.now, given)
 	}
-	w.records[a.key.User] = Fold(w.records[a.key.User], out.Records...)
+	w.keep(a.key.User, out.Records)
+	if w.checked {
+		w.checkRestore(a)
+	}
+	w.outcome(a, given, &out)
 	for _, c := range out.Sends {
 		w.log("order %s conn %d of %s closed: %d %s", c.Conn.Edge, c.Conn.ID, a.key.User, c.Code, c.Reason)
 		w.toEdge(c.Conn.Holder(), c)
@@ -252,6 +275,9 @@ func (w *world) move() bool {
 				e.receive(w, m)
 			})
 		}
+	}
+	if send := w.post(); send != nil {
+		ready = append(ready, send)
 	}
 	for _, n := range sortedKeys(w.actors) {
 		a := w.actors[n]
@@ -325,6 +351,7 @@ func (w *world) drop(user string) {
 		w.gateway(in)
 	}
 	delete(w.actors, user)
+	w.unsent(user)
 	w.silent[user] = w.now
 	delete(w.met, user)
 	delete(w.told, user)
