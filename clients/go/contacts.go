@@ -120,5 +120,8 @@ func (c *Client) RegisterPush(ctx context.Context, provider, token string) error
 // ForgetDevice ends what is kept for this device: push, and its place in the outbox, so that entries do not wait for
 // it. Call it before Bye when the user signs out; the next connect that reads the outbox registers the device again.
 func (c *Client) ForgetDevice(ctx context.Context) error {
+	if c.outbox != nil {
+		c.outbox.ack() // what only this device has is done with
+	}
 	return c.call(ctx, &wire.Command{Method: &wire.Command_Device{Device: &wire.Device{Forget: true}}}, complete)
 }

@@ -947,6 +947,7 @@ export class Muster extends EventTarget {
   }
   /** Ends what is kept for this device: push, and its place in the outbox, until it connects again. */
   forgetDevice() {
+    this.#ack(); // what only this device has is done with
     return this.call("device", { forget: true });
   }
 

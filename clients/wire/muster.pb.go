@@ -3369,7 +3369,8 @@ func (x *Block) GetRemove() []string {
 	return nil
 }
 
-// Publish puts an entry into the outbox of a user. A token that names caps must have publish among them.
+// Publish puts an entry into the outbox of a user. The token must name publish among its caps; no caps at all do
+// not allow it.
 type Publish struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Whose outbox.

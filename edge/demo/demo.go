@@ -23,9 +23,15 @@ const contentSecurityPolicy = "default-src 'none'; script-src 'self'; style-src 
 
 const maxTokenRequest = 4 << 10
 
+// Caps are the capabilities that the page needs in its tokens: all that a client may ask for, and publish.
+var Caps = []string{
+	"watch", "query", "status", "claim", "claim.*", "activity", "client_state", "audience", "typing", "room.*",
+	"contact", "contacts", "block", "publish", "notify_when", "device",
+}
+
 // Options is what the page needs of the server it is part of.
 type Options struct {
-	// Token makes a client token for a user. It must be set.
+	// Token makes a client token for a user, with Caps. It must be set.
 	Token func(user string) (token string, err error)
 }
 

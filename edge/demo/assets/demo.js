@@ -133,35 +133,36 @@ function drawPerson(user) {
   row.line.hidden = !row.typing.hidden;
 }
 
+const known = (c) => ["to", "from", "both"].includes(c.subscription);
+
 /** What can be done about a person: contact, block, and to be told when they come. */
 function drawActions(row, user, p) {
   const c = relations.get(user) ?? {};
-  const known = ["to", "from", "both"].includes(c.subscription);
   const list = [];
   if (c.blocked) list.push(["Unblock", () => muster.unblock(user)]);
   else {
-    if (known) list.push(["Remove contact", () => muster.contact(user, "remove")]);
+    if (known(c)) list.push(["Remove contact", () => muster.contact(user, "remove")]);
     else if (c.pending_out) list.push(["Asked · withdraw", () => muster.contact(user, "remove")]);
     else if (!c.pending_in) list.push(["Add contact", () => befriend(user)]);
     if (awaited.has(user)) list.push(["Tell me no more", () => muster.endNotifyWhen(user).then(() => awaited.delete(user))]);
     else if (p.state === "offline") list.push(["Tell me when here", () => muster.notifyWhen(user).then(() => awaited.add(user))]);
     list.push(["Block", () => muster.block(user)]);
   }
-  const key = JSON.stringify([known, c.blocked, list.map(([label]) => label), muster.connected]);
+  const key = JSON.stringify([known(c), c.blocked, list.map(([label]) => label), muster.connected]);
   if (row.actions.dataset.key === key) return;
   row.actions.dataset.key = key;
   const focused = [...row.actions.children].indexOf(document.activeElement);
   row.actions.replaceChildren(...list.map(([label, action]) => actionButton(label, user, action)));
   row.actions.children[focused]?.focus();
   row.li.classList.toggle("blocked", !!c.blocked);
-  row.li.classList.toggle("contact", known);
+  row.li.classList.toggle("contact", known(c));
 }
 function actionButton(label, user, action) {
   const b = element("button", "small", label);
   b.type = "button";
   b.disabled = !muster.connected;
   b.setAttribute("aria-label", `${label}: ${show(user)}`);
-  b.addEventListener("click", () => act(action().then(drawRelations)));
+  b.addEventListener("click", () => act(action().then(() => listContacts())));
   return b;
 }
 
@@ -169,9 +170,6 @@ function actionButton(label, user, action) {
 async function befriend(user) {
   await muster.contact(user, "approve");
   await muster.contact(user, "subscribe");
-}
-async function refuse(user) {
-  await muster.contact(user, "deny");
 }
 
 function drawRelations() {
@@ -184,7 +182,7 @@ function drawRelations() {
       const li = received("request", user, `${show(user)} asks to be your contact`);
       const accept = actionButton("Accept", user, () => befriend(user).then(() => watch(user)));
       accept.classList.add("primary");
-      li.append(accept, actionButton("Decline", user, () => refuse(user)));
+      li.append(accept, actionButton("Decline", user, () => muster.contact(user, "deny")));
       return li;
     }));
   }
@@ -365,7 +363,7 @@ function listen(m) {
     if (detail.state === "connected") {
       if (lost) note(m.resumed ? "Reconnected: the same session goes on" : "Reconnected");
       fault(null);
-      listContacts();
+      listContacts(true);
       setTimeout(ping, 500); // not while the page is still busy with itself
     }
     if (detail.state !== "connecting") lost = detail.state === "waiting";
@@ -374,11 +372,11 @@ function listen(m) {
 }
 
 /** All relations as the server keeps them; what changed while this tab was away came as no event. */
-async function listContacts() {
+async function listContacts(quiet = false) {
   try {
     const all = await muster.contacts();
-    relations.clear();
-    for (const c of all) relations.set(c.user, c);
+    for (const user of relations.keys()) if (!all.some((c) => c.user === user)) relations.delete(user);
+    for (const c of all) quiet ? relations.set(c.user, c) : noteContact(c);
     drawRelations();
   } catch (error) {
     if (muster.connected) fault(error);
@@ -386,7 +384,6 @@ async function listContacts() {
 }
 function noteContact(c) {
   const was = relations.get(c.user) ?? {};
-  const known = (r) => ["to", "from", "both"].includes(r.subscription);
   relations.set(c.user, c);
   if (c.pending_in && !was.pending_in) note(`${show(c.user)} asks to be your contact`);
   if (c.subscription === "both" && was.subscription !== "both") note(`You and ${show(c.user)} are contacts`);
