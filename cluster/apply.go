@@ -13,9 +13,6 @@ import (
 	"muster/persistence"
 )
 
-// compareEvery is how many entries lie between two comparisons of the replicas' hashes.
-var compareEvery uint64 = 1024
-
 // apply turns committed entries into rows and the group's next state: one batch.
 func (g *group) apply(t *Turn, m *raftpb.Message) {
 	a := applied{g: g, state: g.state, responses: m.GetResponses()}
@@ -37,21 +34,17 @@ func (g *group) apply(t *Turn, m *raftpb.Message) {
 		case g.leading && g.open == 0 && e.GetTerm() == g.term: // I4: the own empty entry
 			a.opens = true
 		}
-		if s.Applied%compareEvery == 0 {
+		if s.Applied%g.host.cfg.CompareEvery == 0 {
 			g.marks[1] = g.marks[0]
 			g.marks[0] = mark{s.Applied, s.Hash}
 		}
 	}
-	t.applies = append(t.applies, a)
-	if g.gone {
-		t.Updates = append(t.Updates, persistence.Update{Group: g.id, Destroy: g.state.Replica + 1})
-		return
+	u := persistence.Update{Group: g.id, Destroy: g.state.Replica + 1}
+	if !g.gone {
+		u = persistence.Update{Group: g.id, Hard: g.covering(a.state.Applied), Ops: ops, Truncate: g.truncation(&a.state)}
+		u.State = new(a.state)
 	}
-	u := persistence.Update{Group: g.id, Hard: g.covering(a.state.Applied), Ops: ops, Truncate: g.truncation(&a.state)}
-	last := &t.applies[len(t.applies)-1]
-	last.state = a.state
-	u.State = &a.state
-	t.Updates = append(t.Updates, u)
+	t.applies, t.Updates = append(t.applies, a), append(t.Updates, u)
 }
 
 // applyCommand drops what was proposed in another term than it was committed in.

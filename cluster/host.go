@@ -2,8 +2,6 @@ package cluster
 
 import (
 	"encoding/binary"
-	"errors"
-	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -12,26 +10,6 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"muster/persistence"
-)
-
-// MetaShard is the shard number under which Propose, Read and Transfer mean group 0.
-const MetaShard = persistence.MetaShard
-
-// Why an input was refused. The caller may try again after all but ErrTooLarge,
-// ErrRetired and ErrBadPlan.
-var (
-	ErrNotLeader = errors.New("cluster: not the open leader of the shard in this term")
-	ErrBusy      = errors.New("cluster: too much in flight")
-	ErrNoRoom    = errors.New("cluster: the disk is too full")
-	ErrTooLarge  = errors.New("cluster: a command holds at most 1 MiB")
-	ErrNoGroup   = errors.New("cluster: no replica of the group here")
-	ErrRetired   = errors.New("cluster: the replica id was used before")
-	ErrStalePlan = errors.New("cluster: the plan starts from another configuration")
-	ErrBadPlan   = errors.New("cluster: the plan is not a valid change")
-	ErrPending   = errors.New("cluster: a configuration change is in flight")
-	ErrNotCaught = errors.New("cluster: a learner has not caught up")
-	ErrNoQuorum  = errors.New("cluster: no live majority in the new configuration")
-	ErrNoTarget  = errors.New("cluster: no live voter to give the leadership to")
 )
 
 const (
@@ -43,82 +21,6 @@ const (
 	campaignSpread = 50 * time.Millisecond
 	campaignStart  = 200 * time.Millisecond // a restarted voter listens first
 )
-
-// Disk is what a Host reads. Get and Scan of rows are not among it: the Host never looks at them.
-type Disk interface {
-	Groups() ([]uint32, error)
-	Tombstones() (map[uint32]uint64, error)
-	Load(group uint32) (hard *raftpb.HardState, state persistence.State, first, last uint64, err error)
-	Entries(group uint32, lo, hi, maxBytes uint64) ([]*raftpb.Entry, error)
-	Term(group uint32, index uint64) (uint64, error)
-}
-
-// HostConfig is what a Host needs to know. Zero limits mean the defaults.
-type HostConfig struct {
-	Node   uint64      // own node id
-	Rand   *rand.Rand  // spreads repeated campaigns
-	Logger raft.Logger // nil: silent
-
-	ShardInFlight int64  // bytes of a shard proposed and not yet applied; 4 MiB
-	TotalInFlight int64  // of all shards; 64 MiB
-	LogEntries    uint64 // most entries kept of a log; 4096
-	LogBytes      uint64 // most bytes kept of a log; 8 MiB
-
-	bugs bugs
-}
-
-// Message is one Raft message between two nodes.
-type Message struct {
-	Group    uint32
-	From, To uint64 // nodes
-	Raft     *raftpb.Message
-}
-
-// Event is what a Host tells its shell.
-type Event interface{ event() }
-
-type (
-	// Opened says that this node leads the shard in Term and has applied all that was
-	// committed before.
-	Opened struct {
-		Shard            uint32
-		Term, Generation uint64
-		At               int64 // shard time, Unix ms
-	}
-	// Closed ends what Opened began: nothing of the term may leave after it.
-	Closed struct {
-		Shard uint32
-		Term  uint64
-	}
-	// Committed says that all proposals of the term up to Seq are committed and applied.
-	Committed struct {
-		Shard            uint32
-		Term, Seq, Index uint64
-	}
-	// ReadReady answers Read: a read of the shard's rows now is linearizable, or Err.
-	ReadReady struct {
-		Shard uint32
-		ID    uint64
-		Err   error
-	}
-	// LeaderChanged says what the node believes; Node 0 is nobody.
-	LeaderChanged struct {
-		Group      uint32
-		Term, Node uint64
-	}
-	// Removed says that the replica is gone from here, for good.
-	Removed struct {
-		Group   uint32
-		Replica uint64
-	}
-)
-
-func (Opened) event()        {}
-func (Closed) event()        {}
-func (Committed) event()     {}
-func (ReadReady) event()     {}
-func (LeaderChanged) event() {}
-func (Removed) event()       {}
 
 // Host runs this node's replicas. It has no goroutine, no clock and does no I/O but reads
 // of its Disk: inputs go in, Turn says what to do, Wrote says that it was done. No input
@@ -141,9 +43,7 @@ type Host struct {
 	extra    []persistence.Update // for the next append turn
 	next     *Turn                // its applies were a turn of their own
 	writing  *Turn                // between Turn and Wrote
-
-	collecting bool
-	early      []Event // a bug's
+	early    []Event              // of an injected bug
 }
 
 // NewHost loads all replicas. Sole voters have campaigned when it returns.
@@ -175,27 +75,6 @@ func NewHost(cfg HostConfig, disk Disk) (*Host, error) {
 		}
 	}
 	return h, nil
-}
-
-func (cfg *HostConfig) setDefaults() {
-	if cfg.Logger == nil {
-		cfg.Logger = silent{}
-	}
-	if cfg.Rand == nil {
-		cfg.Rand = rand.New(rand.NewPCG(cfg.Node, 0))
-	}
-	cfg.ShardInFlight = or(cfg.ShardInFlight, 4<<20)
-	cfg.TotalInFlight = or(cfg.TotalInFlight, 64<<20)
-	cfg.LogEntries = or(cfg.LogEntries, 4096)
-	cfg.LogBytes = or(cfg.LogBytes, 8<<20)
-}
-
-func or[T comparable](v, otherwise T) T {
-	var zero T
-	if v == zero {
-		return otherwise
-	}
-	return v
 }
 
 func (h *Host) add(id uint32, hard *raftpb.HardState, state persistence.State, last uint64) (*group, error) {
@@ -449,15 +328,6 @@ func (h *Host) SnapshotSent(group uint32, node uint64, ok bool) {
 		g.raft.ReportSnapshot(id, status)
 	}
 	h.touch(g)
-}
-
-// Status is what a replica knows of itself and its group.
-type Status struct {
-	Term, Leader uint64 // Leader: node
-	Open         uint64 // term; 0: not open here
-	Commit, Last uint64
-	State        persistence.State
-	Behind       map[uint64]uint64 // replica → entries it lacks, on the leader
 }
 
 // Status of a group's replica here.

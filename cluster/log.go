@@ -122,7 +122,7 @@ func (l *log) FirstIndex() (uint64, error) { return l.before + 1, nil }
 // its receiver would be ignored in silence. Within a turn the rows are about to change.
 func (l *log) Snapshot() (*raftpb.Snapshot, error) {
 	g := l.g
-	if g.host.writing != nil || g.host.collecting || g.host.refusing != "" {
+	if g.host.writing != nil || g.host.refusing != "" {
 		return nil, raft.ErrSnapshotTemporarilyUnavailable
 	}
 	if g.state.Applied == 0 {

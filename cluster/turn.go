@@ -1,6 +1,8 @@
 package cluster
 
 import (
+	"slices"
+
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
 
@@ -55,7 +57,7 @@ type appended struct {
 
 func (t *Turn) empty() bool {
 	return len(t.Before) == 0 && len(t.Closed) == 0 && len(t.Ingests) == 0 && len(t.Updates) == 0 &&
-		len(t.applies) == 0 && len(t.appends) == 0 && len(t.Events) == 0
+		len(t.applies) == 0 && len(t.appends) == 0 && len(t.After) == 0 && len(t.Events) == 0
 }
 
 // Busy says that Turn has something to do.
@@ -64,40 +66,34 @@ func (h *Host) Busy() bool { return len(h.dirty) > 0 || h.next != nil || len(h.e
 // Turn collects what all groups that changed want. Wrote must follow.
 func (h *Host) Turn() *Turn {
 	h.idle()
-	t := h.next
-	h.next = nil
-	if t == nil {
-		t = h.collect()
+	h.writing, h.next = h.next, nil
+	if h.writing == nil {
+		h.writing = &Turn{} // no snapshot while rows are about to change
+		h.writing = h.collect()
 	}
-	h.writing = t
-	return t
+	return h.writing
 }
 
 func (h *Host) collect() *Turn {
 	first, second := &Turn{}, &Turn{Updates: h.extra, Sync: len(h.extra) > 0}
-	first.Events, h.early = append(first.Events, h.early...), nil
-	h.extra = nil
+	first.Events, h.early, h.extra = h.early, nil, nil
 	dirty := h.dirty
 	h.dirty = nil
-	h.collecting = true
-	defer func() { h.collecting = false }()
 	for _, g := range dirty {
 		g.dirty = false
+		if !g.gone {
+			g.flush()
+			if g.raft.HasReady() {
+				g.collect(first, second)
+			}
+		}
 		if g.gone {
-			h.drop(g, first)
-			continue
-		}
-		g.flush()
-		if g.raft.HasReady() {
-			g.collect(first, second)
-		}
-		if g.gone { // by an entry applied: its other writes are void
-			h.drop(g, first)
+			h.drop(g, first, second)
 		}
 	}
 	if len(first.applies) == 0 {
 		second.Before = append(first.Before, second.Before...) // second's: only of a bug
-		second.Closed, second.Events = first.Closed, first.Events
+		second.Closed, second.Events = first.Closed, append(first.Events, second.Events...)
 		return second
 	}
 	if !second.empty() {
@@ -106,17 +102,13 @@ func (h *Host) collect() *Turn {
 	return first
 }
 
-func (h *Host) drop(g *group, t *Turn) {
-	g.close(t)
+// drop forgets a replica whose destruction the turns at hand write.
+func (h *Host) drop(g *group, first, second *Turn) {
+	g.close(first)
 	delete(h.groups, g.id)
-	for i, o := range h.order {
-		if o == g {
-			h.order = append(h.order[:i:i], h.order[i+1:]...)
-			break
-		}
-	}
+	h.order = slices.DeleteFunc(h.order, func(o *group) bool { return o == g })
 	h.retired[g.id] = max(h.retired[g.id], g.state.Replica+1)
-	t.Events = append(t.Events, Removed{Group: g.id, Replica: g.state.Replica})
+	second.Events = append(second.Events, Removed{Group: g.id, Replica: g.state.Replica})
 }
 
 // collect accepts one Ready. Closed comes first, so that nothing of an ended term is
@@ -128,10 +120,11 @@ func (g *group) collect(first, second *Turn) {
 		g.reads.confirmed(s)
 	}
 	g.reads.ready(g, &first.Events)
+	var toAppend *raftpb.Message
 	for _, m := range rd.Messages {
 		switch m.GetType() {
 		case raftpb.MsgStorageAppend:
-			g.append(second, m, rd.MustSync && !g.host.cfg.bugs.noSync)
+			toAppend = m
 		case raftpb.MsgStorageApply:
 			g.apply(first, m)
 		case raftpb.MsgApp, raftpb.MsgHeartbeat, raftpb.MsgSnap, raftpb.MsgTimeoutNow:
@@ -140,8 +133,8 @@ func (g *group) collect(first, second *Turn) {
 			g.send(&second.After, m)
 		}
 	}
-	if g.gone {
-		second.forget(g)
+	if toAppend != nil && !g.gone { // an entry applied may end the replica
+		g.append(second, toAppend, rd.MustSync && !g.host.cfg.bugs.noSync)
 	}
 }
 
@@ -187,23 +180,6 @@ func (g *group) send(to *[]Message, m *raftpb.Message) {
 		return
 	}
 	*to = append(*to, Message{Group: g.id, From: g.host.cfg.Node, To: node, Raft: m})
-}
-
-func (t *Turn) forget(g *group) {
-	kept := t.appends[:0]
-	for _, a := range t.appends {
-		if a.g != g {
-			kept = append(kept, a)
-		}
-	}
-	t.appends = kept
-	us := t.Updates[:0]
-	for _, u := range t.Updates {
-		if u.Group != g.id {
-			us = append(us, u)
-		}
-	}
-	t.Updates = us
 }
 
 // Wrote says that the turn's writes are done: synced if asked, readable in any case.
