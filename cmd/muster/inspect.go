@@ -206,11 +206,9 @@ func (in *inspection) write(w io.Writer, now time.Time) {
 		return
 	}
 	fmt.Fprintf(w, "\n%s/%s, shard %d\n", in.User.App, in.User.User, in.User.Shard)
-	t = newTable(w, "kind", "bytes", "record")
 	for _, r := range in.User.Rows {
-		t.AppendRow(table.Row{r.Kind, r.Bytes, r.Text})
+		fmt.Fprintf(w, "  %s (%d bytes)  %s\n", r.Kind, r.Bytes, r.Text)
 	}
-	t.Render()
 }
 
 func newTable(w io.Writer, header ...any) table.Writer {
