@@ -2,6 +2,9 @@ package actors
 
 import (
 	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"muster/actors/link"
@@ -150,8 +153,77 @@ func (g *gateway) contacts(e presence.Edge, answer *link.Answer, k presence.Key,
 
 // outbox answers with the state of a user's outbox.
 func (g *gateway) outbox(e presence.Edge, answer *link.Answer, k presence.Key, now time.Time) {
-	g.withUser(e, k, now, answer, func(u *presence.User) { withJSON(answer, u.Explain()) })
+	g.withUser(e, k, now, answer, func(*presence.User) {
+		records, _, err := g.load(k)
+		if err != nil {
+			answer.Code, answer.Message = link.Code_UNAVAILABLE, "the user cannot be read"
+			return
+		}
+		withJSON(answer, outboxState(records))
+	})
 }
+
+// OutboxState is the answer to "what waits for this user, and for which devices".
+type OutboxState struct {
+	Epoch   string        `json:"epoch"` // 16 hexadecimal digits; empty: there never was an entry
+	Head    uint64        `json:"head"`  // last offset given
+	First   uint64        `json:"first"` // oldest offset kept; 0: none
+	Entries int           `json:"entries"`
+	Bytes   int           `json:"bytes"` // of bodies
+	Devices []DeviceState `json:"devices"`
+}
+
+// DeviceState is one registered device.
+type DeviceState struct {
+	Device   string `json:"device"`
+	Offset   uint64 `json:"offset"` // it has processed all up to here
+	Provider string `json:"provider,omitempty"`
+	Push     bool   `json:"push"` // it has a token
+	Seen     string `json:"seen"` // the day on which it was last there
+}
+
+// outboxState sums up records of one user.
+func outboxState(records []presence.Record) *OutboxState {
+	s := &OutboxState{Devices: []DeviceState{}}
+	var epoch uint64
+	entries, cursors := map[uint64]int{}, map[string]uint64{}
+	for _, r := range records {
+		switch r := r.(type) {
+		case presence.OutboxSet:
+			epoch, s.Head = r.Epoch, r.Head
+			maps.DeleteFunc(entries, func(offset uint64, _ int) bool { return offset <= r.Trimmed })
+		case presence.EntryPut:
+			entries[r.Entry.Offset] = r.Entry.Size
+		case presence.EntriesDropped:
+			maps.DeleteFunc(entries, func(offset uint64, _ int) bool { return r.From <= offset && offset <= r.To })
+		case presence.DeviceSet:
+			s.Devices = slices.DeleteFunc(s.Devices, func(d DeviceState) bool { return d.Device == r.Device })
+			s.Devices = append(s.Devices, DeviceState{Device: r.Device, Offset: r.Offset, Provider: r.Provider, Push: r.Token != "", Seen: day(r.Seen)})
+		case presence.DeviceGone:
+			s.Devices = slices.DeleteFunc(s.Devices, func(d DeviceState) bool { return d.Device == r.Device })
+		case presence.CursorSet:
+			if r.Epoch == epoch {
+				cursors[r.Device] = r.Offset
+			}
+		}
+	}
+	if epoch != 0 {
+		s.Epoch = fmt.Sprintf("%016x", epoch)
+	}
+	for offset, size := range entries {
+		s.Entries, s.Bytes = s.Entries+1, s.Bytes+size
+		if s.First == 0 || offset < s.First {
+			s.First = offset
+		}
+	}
+	for i := range s.Devices {
+		s.Devices[i].Offset = max(s.Devices[i].Offset, cursors[s.Devices[i].Device])
+	}
+	return s
+}
+
+// day is a Unix day.
+func day(n uint32) string { return time.Unix(int64(n)*86400, 0).UTC().Format(time.DateOnly) }
 
 // withUser completes an answer with what is known of a user: behind what its activation has emitted, or from what
 // is stored if it has none.

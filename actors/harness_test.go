@@ -41,7 +41,9 @@ type testEdge struct {
 	told      []string          // closes, replies, room changes …
 	answers   map[uint64]*link.Down
 	calls     uint64
-	silent    bool // never announces
+	silent    bool     // never announces
+	boxes     []string // what conns were delivered
+	batches   int
 }
 
 func newTestEdge(t testing.TB, name string) *testEdge {
@@ -139,6 +141,9 @@ func (e *testEdge) Down(d *link.Down) {
 			}
 		}
 	case *link.Down_Attached:
+		if b.Attached.Outbox != nil {
+			e.box(b.Attached.Outbox)
+		}
 		e.answers[b.Attached.Call] = d
 	case *link.Down_Acted:
 		e.answers[b.Acted.Call] = d
@@ -146,6 +151,12 @@ func (e *testEdge) Down(d *link.Down) {
 		e.answers[b.Answer.Call] = d
 	case *link.Down_Room:
 		e.answers[b.Room.Call] = d
+	case *link.Down_Outbox:
+		e.box(b.Outbox)
+	case *link.Down_Contacts:
+		for _, r := range b.Contacts.Rows {
+			e.told = append(e.told, fmt.Sprintf("contact %s→%s %s", b.Contacts.User, r.User, relation(r)))
+		}
 	case *link.Down_Close:
 		e.told = append(e.told, fmt.Sprintf("close %s/%d %d", b.Close.User, b.Close.Conn, b.Close.Code))
 	case *link.Down_Again:
@@ -160,6 +171,36 @@ func (e *testEdge) Down(d *link.Down) {
 		c := b.RoomChange
 		e.told = append(e.told, fmt.Sprintf("%s: +%s ~%s -%s of %d%s", c.Room, users(c.Enter), users(c.Update), users(c.Leave), c.Count, all(c)))
 	}
+}
+
+// box writes down what a conn is delivered.
+func (e *testEdge) box(b *link.OutboxBatch) {
+	e.batches++
+	what := func(format string, args ...any) {
+		e.boxes = append(e.boxes, fmt.Sprintf("%d: ", b.Conn)+fmt.Sprintf(format, args...))
+	}
+	if b.Reset_ {
+		what("reset")
+	}
+	if b.Gap != nil {
+		what("gap %d–%d %d", b.Gap.From, b.Gap.To, b.Gap.Reason)
+	}
+	for _, n := range b.Entries {
+		what("%d %s", n.Offset, n.Body)
+	}
+}
+
+func relation(r *link.ContactRow) string {
+	s := ""
+	for _, f := range []struct {
+		on   bool
+		name string
+	}{{r.To, "to"}, {r.From, "from"}, {r.PendingOut, "out"}, {r.PendingIn, "in"}, {r.Approved, "approved"}, {r.Blocked, "blocked"}, {r.BlockedBy, "blockedby"}} {
+		if f.on {
+			s += "+" + f.name
+		}
+	}
+	return s
 }
 
 func all(c *link.RoomChange) string {
