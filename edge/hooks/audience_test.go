@@ -96,7 +96,7 @@ func TestAudience(t *testing.T) {
 		ask("other app", "shop", "u")
 		ask("none", "default")
 		ask("many", "default", many...)
-		time.Sleep(10 * time.Millisecond)
+		rest(10 * time.Millisecond)
 		slices.Sort(g.asked)
 		if s := strings.Join(g.asked, ", "); s != "default 100, default 53, default 99, shop 1" { // u is in the first only once
 			t.Errorf("asked %s", s)
@@ -140,7 +140,7 @@ func TestAudienceFails(t *testing.T) {
 					t.Errorf("%s: %v %v", name, c, err)
 				}
 			})
-			time.Sleep(3100 * time.Millisecond)
+			rest(3100 * time.Millisecond)
 			if n != 1 || time.Since(began) > 4*time.Second {
 				t.Errorf("%s: told %d times", name, n)
 			}
@@ -162,7 +162,7 @@ func TestAudienceClose(t *testing.T) {
 			}
 		}
 		a.Ask("default", []string{"u"}, count)
-		time.Sleep(time.Second)
+		rest(time.Second)
 		a.Ask("default", []string{"v"}, count)
 		a.Close()
 		a.Ask("default", []string{"w"}, count)

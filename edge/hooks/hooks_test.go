@@ -97,6 +97,12 @@ func (s *store) at(shard uint32) uint64 {
 	return s.cursor[shard]
 }
 
+func (s *store) dead() []*link.Event {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.letters)
+}
+
 func (s *store) broken(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -148,6 +154,19 @@ func (r *receiver) set(answer func(*http.Request, *batch) int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.answer = answer
+}
+
+// all is a copy of what it has noted.
+func (r *receiver) all() (c struct {
+	taken  []batch
+	when   []time.Time
+	ids    []string
+	bodies [][]byte
+}) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c.taken, c.when, c.ids, c.bodies = slices.Clone(r.taken), slices.Clone(r.when), slices.Clone(r.ids), slices.Clone(r.bodies)
+	return c
 }
 
 // seqs are those of a shard that were taken, in the order in which they were.
@@ -294,16 +313,16 @@ func TestBatches(t *testing.T) {
 		}
 		step(1)
 		step(1)
-		time.Sleep(100 * time.Millisecond)
+		rest(100 * time.Millisecond)
 		step(2)
-		time.Sleep(time.Second)
+		rest(time.Second)
 		step(250)
-		time.Sleep(time.Second)
+		rest(time.Second)
 		var sizes []int
 		var when []time.Duration
-		for i, b := range r.taken {
+		for i, b := range r.all().taken {
 			sizes = append(sizes, len(b.Events))
-			when = append(when, r.when[i].Sub(began).Round(time.Millisecond))
+			when = append(when, r.all().when[i].Sub(began).Round(time.Millisecond))
 		}
 		if fmt.Sprint(sizes, when) != "[1 3 100 100 50] [0s 500ms 1.1s 1.1s 1.6s]" {
 			t.Fatalf("%v at %v", sizes, when)
@@ -313,7 +332,7 @@ func TestBatches(t *testing.T) {
 		}
 		// A notice that was lost costs a while, no more.
 		s.happen(1, 1)
-		time.Sleep(6 * time.Second)
+		rest(6 * time.Second)
 		if s.at(1) != 255 {
 			t.Fatalf("cursor %d", s.at(1))
 		}
@@ -329,22 +348,23 @@ func TestTriedAgain(t *testing.T) {
 		s.happen(2, 3)
 		open(d, 1)
 		began := time.Now()
-		time.Sleep(10 * time.Minute)
+		rest(10 * time.Minute)
 		r.set(nil)
 		open(d, 2)
 		if !slices.Equal(r.seqs(2), upTo(3)) {
 			t.Fatal("one shard's refusal stops another")
 		}
-		if n := len(r.ids); n < 45 || n > 120 || s.at(1) != 0 {
+		if n := len(r.all().ids); n < 45 || n > 120 || s.at(1) != 0 {
 			t.Fatalf("%d tries in 10 min, cursor %d", n, s.at(1))
 		}
-		for i, id := range r.ids[:len(r.ids)-1] {
-			if id != r.ids[0] || !bytes.Equal(r.bodies[i], r.bodies[0]) {
-				t.Fatalf("%s became %s", r.ids[0], id)
+		all := r.all()
+		for i, id := range all.ids[:len(all.ids)-1] {
+			if id != all.ids[0] || !bytes.Equal(all.bodies[i], all.bodies[0]) {
+				t.Fatalf("%s became %s", all.ids[0], id)
 			}
 		}
 		s.happen(1, 2)
-		time.Sleep(21 * time.Second)
+		rest(21 * time.Second)
 		if got := r.seqs(1); !slices.Equal(got, upTo(5)) {
 			t.Fatalf("%v after %v", got, time.Since(began))
 		}
@@ -355,7 +375,7 @@ func TestTriedAgain(t *testing.T) {
 		synctest.Wait()
 		r.set(nil)
 		s.broken(nil)
-		time.Sleep(time.Minute)
+		rest(time.Minute)
 		if got := r.seqs(1); !slices.Equal(got, append(upTo(5), 6, 6)) {
 			t.Fatalf("%v", got)
 		}
@@ -369,16 +389,18 @@ func TestRetryAfter(t *testing.T) {
 		func() string { return time.Now().Add(300 * time.Second).UTC().Format(http.TimeFormat) },
 	} {
 		inBubble(t, func(d *Dispatcher, s *store, r *receiver) {
+			r.mu.Lock()
 			r.header = http.Header{"Retry-After": {h()}}
+			r.mu.Unlock()
 			r.set(func(*http.Request, *batch) int { return 429 })
 			s.happen(1, 1)
 			open(d, 1)
 			r.set(nil)
-			time.Sleep(299 * time.Second)
-			if len(r.ids) != 1 {
-				t.Fatalf("%d requests", len(r.ids))
+			rest(299 * time.Second)
+			if len(r.all().ids) != 1 {
+				t.Fatalf("%d requests", len(r.all().ids))
 			}
-			time.Sleep(2 * time.Second)
+			rest(2 * time.Second)
 			if s.at(1) != 1 {
 				t.Fatal("not sent again")
 			}
@@ -403,15 +425,15 @@ func TestDeadLetters(t *testing.T) {
 		r.set(poison)
 		s.happen(1, 3)
 		open(d, 1)
-		time.Sleep(23 * time.Hour)
+		rest(23 * time.Hour)
 		s.happen(1, 3)
-		time.Sleep(59 * time.Minute)
-		if len(s.letters) != 0 || s.at(1) != 0 {
-			t.Fatalf("given up early: %d letters", len(s.letters))
+		rest(59 * time.Minute)
+		if len(s.dead()) != 0 || s.at(1) != 0 {
+			t.Fatalf("given up early: %d letters", len(s.dead()))
 		}
-		time.Sleep(2 * time.Minute)
-		if len(s.letters) != 3 || s.letters[0].Seq != 1 || s.at(1) != 6 || !slices.Equal(r.seqs(1), []uint64{4, 5, 6}) {
-			t.Fatalf("letters %v, cursor %d, taken %v", s.letters, s.at(1), r.seqs(1))
+		rest(2 * time.Minute)
+		if len(s.dead()) != 3 || s.dead()[0].Seq != 1 || s.at(1) != 6 || !slices.Equal(r.seqs(1), []uint64{4, 5, 6}) {
+			t.Fatalf("letters %v, cursor %d, taken %v", s.dead(), s.at(1), r.seqs(1))
 		}
 	})
 	// What is old when it is first sent, as after a long stop, has its minute.
@@ -419,16 +441,16 @@ func TestDeadLetters(t *testing.T) {
 		r.set(func(*http.Request, *batch) int { return 503 })
 		s.happen(1, 1)
 		s.happen(2, 1)
-		time.Sleep(48 * time.Hour)
+		rest(48 * time.Hour)
 		open(d, 1)
 		open(d, 2)
-		time.Sleep(50 * time.Second)
-		if len(s.letters) != 0 {
+		rest(50 * time.Second)
+		if len(s.dead()) != 0 {
 			t.Fatal("given up at once")
 		}
-		time.Sleep(40 * time.Second)
-		if len(s.letters) != 2 {
-			t.Fatalf("%d letters", len(s.letters))
+		rest(40 * time.Second)
+		if len(s.dead()) != 2 {
+			t.Fatalf("%d letters", len(s.dead()))
 		}
 	})
 }
@@ -450,33 +472,33 @@ func TestLeadership(t *testing.T) {
 		})
 		s.happen(1, 1)
 		d.Opened(1, 1, 1, 0)
-		time.Sleep(time.Second)
+		rest(time.Second)
 		d.Closed(1, 1)
 		d.Opened(1, 2, 1, 0)
 		d.Opened(1, 2, 1, 0) // once
 		d.Opened(1, 1, 1, 0) // late
 		d.Closed(1, 1)       // late
-		time.Sleep(2 * time.Second)
-		if s.at(1) != 0 || len(r.taken) != 0 {
+		rest(2 * time.Second)
+		if s.at(1) != 0 || len(r.all().taken) != 0 {
 			t.Fatal("a closed shard's request counted")
 		}
-		time.Sleep(2 * time.Second)
-		if s.at(1) != 1 || len(r.taken) != 1 || len(r.ids) != 2 || most.Load() != 1 {
-			t.Fatalf("cursor %d, taken %d of %d, %d at once", s.at(1), len(r.taken), len(r.ids), most.Load())
+		rest(2 * time.Second)
+		if s.at(1) != 1 || len(r.all().taken) != 1 || len(r.all().ids) != 2 || most.Load() != 1 {
+			t.Fatalf("cursor %d, taken %d of %d, %d at once", s.at(1), len(r.all().taken), len(r.all().ids), most.Load())
 		}
 		d.Closed(1, 2)
 		synctest.Wait()
 		s.happen(1, 1)
 		d.Notify(1)
-		time.Sleep(time.Minute)
-		if len(r.ids) != 2 || d.Replay(context.Background(), 1, 0) != ErrNotHere {
+		rest(time.Minute)
+		if len(r.all().ids) != 2 || d.Replay(context.Background(), 1, 0) != ErrNotHere {
 			t.Fatal("a closed shard goes on")
 		}
 		s.broken(errors.New("not led")) // not yet, the core says
 		d.Opened(1, 3, 1, 0)
-		time.Sleep(time.Minute)
+		rest(time.Minute)
 		s.broken(nil)
-		time.Sleep(time.Minute)
+		rest(time.Minute)
 		if s.at(1) != 2 {
 			t.Fatal("never began")
 		}
@@ -488,14 +510,14 @@ func TestReplay(t *testing.T) {
 	inBubble(t, func(d *Dispatcher, s *store, r *receiver) {
 		s.happen(1, 5)
 		open(d, 1)
-		time.Sleep(time.Second)
+		rest(time.Second)
 		back := func(seq uint64) {
 			t.Helper()
 			if err := d.Replay(context.Background(), 1, seq); err != nil {
 				t.Fatal(err)
 			}
 			synctest.Wait()
-			time.Sleep(time.Second)
+			rest(time.Second)
 		}
 		back(3)
 		back(9)
@@ -505,12 +527,12 @@ func TestReplay(t *testing.T) {
 		r.set(func(*http.Request, *batch) int { return 500 })
 		s.happen(1, 1)
 		d.Notify(1)
-		time.Sleep(time.Minute)
+		rest(time.Minute)
 		if err := d.Replay(context.Background(), 1, 4); err != nil || s.at(1) != 4 {
 			t.Fatalf("%v, cursor %d", err, s.at(1))
 		}
 		r.set(nil)
-		time.Sleep(time.Minute)
+		rest(time.Minute)
 		if got := r.seqs(1); !slices.Equal(got[7:], []uint64{5, 6}) {
 			t.Fatalf("%v", got)
 		}
@@ -545,36 +567,36 @@ func TestBoundsAndGaps(t *testing.T) {
 			s.happen(shard, 1)
 			d.Opened(shard, 1, 1, 0)
 		}
-		time.Sleep(9 * time.Second)
-		if n := len(r.ids); n != 8 || most.Load() != 8 {
+		rest(9 * time.Second)
+		if n := len(r.all().ids); n != 8 || most.Load() != 8 {
 			t.Fatalf("%d requests, %d at once", n, most.Load())
 		}
-		time.Sleep(2 * time.Second)
-		if n := len(r.ids); n != 16 {
+		rest(2 * time.Second)
+		if n := len(r.all().ids); n != 16 {
 			t.Fatalf("%d requests after a time-out", n)
 		}
 		if lag := d.lag(); lag < 10 || lag > 12 {
 			t.Fatalf("lag %v", lag)
 		}
 		r.set(nil)
-		time.Sleep(2 * time.Minute)
-		if d.lag() != 0 || len(r.taken) != link.Shards {
-			t.Fatalf("lag %v, %d taken", d.lag(), len(r.taken))
+		rest(2 * time.Minute)
+		if d.lag() != 0 || len(r.all().taken) != link.Shards {
+			t.Fatalf("lag %v, %d taken", d.lag(), len(r.all().taken))
 		}
 		s.mu.Lock()
 		s.first[1] = 4
 		s.mu.Unlock()
 		s.happen(1, 4)
 		d.Notify(1)
-		time.Sleep(time.Second)
-		b := r.taken[len(r.taken)-1]
+		rest(time.Second)
+		b := r.all().taken[len(r.all().taken)-1]
 		if b.Missed == nil || *b.Missed != (gap{2, 3}) || len(b.Events) != 2 || b.Events[0].Seq != 4 {
 			t.Fatalf("%+v", b)
 		}
 		s.happen(1, 1)
 		d.Notify(1)
-		time.Sleep(time.Second)
-		if b := r.taken[len(r.taken)-1]; b.Missed != nil {
+		rest(time.Second)
+		if b := r.all().taken[len(r.all().taken)-1]; b.Missed != nil {
 			t.Fatal("said twice")
 		}
 	})
@@ -653,4 +675,10 @@ func TestBackOff(t *testing.T) {
 			t.Errorf("%d: at most %v of %v", n, top, most)
 		}
 	}
+}
+
+// rest lets virtual time pass, and all that happens in it.
+func rest(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
 }

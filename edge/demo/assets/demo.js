@@ -127,7 +127,7 @@ function drawPerson(user) {
   const { blocked } = relations.get(user) ?? {};
   row.write.hidden = !!blocked;
   row.input.disabled = !muster.connected;
-  row.input.placeholder = here ? `Write to ${show(user)}` : `Leave ${show(user)} a message`;
+  row.input.placeholder = `${here ? "Write to" : "Message for"} ${show(user)}`;
   drawActions(row, user, p);
   row.typing.hidden = !muster.isTyping(user);
   row.line.hidden = !row.typing.hidden;
