@@ -83,7 +83,6 @@ type Engine struct {
 	shards    sync.Map // shard → *shardView
 	refusal   atomic.Pointer[string]
 	stalledAt atomic.Int64 // Unix ns
-	groups    []uint32
 }
 
 // shardView is what other goroutines may know of a shard.
@@ -109,7 +108,7 @@ func Start(cfg EngineConfig) (*Engine, error) {
 	cfg.Host.Node = cfg.Node
 	cfg.Host.Rand = rand.New(rand.NewPCG(rand.Uint64(), cfg.Node))
 	if cfg.Host.Logger == nil {
-		cfg.Host.Logger = raftLog{cfg.Logger}
+		cfg.Host.Logger = raftLog{log: cfg.Logger}
 	}
 	host, err := NewHost(cfg.Host, cfg.Store)
 	if err != nil {
@@ -121,8 +120,7 @@ func Start(cfg EngineConfig) (*Engine, error) {
 		reads: map[uint64]func(error){}, staged: map[uint32]*persistence.Staged{}, opened: map[uint32]uint64{},
 	}
 	for _, g := range host.order {
-		e.groups = append(e.groups, g.id)
-		e.view(g.id - 1)
+		e.shards.Store(g.id-1, &shardView{})
 	}
 	if cfg.Transport != nil {
 		cfg.Transport.Start(e)
@@ -131,12 +129,11 @@ func Start(cfg EngineConfig) (*Engine, error) {
 	return e, nil
 }
 
+// view of a shard; nil: no replica here.
 func (e *Engine) view(shard uint32) *shardView {
-	if v, ok := e.shards.Load(shard); ok {
-		return v.(*shardView)
-	}
-	v, _ := e.shards.LoadOrStore(shard, &shardView{})
-	return v.(*shardView)
+	v, _ := e.shards.Load(shard)
+	view, _ := v.(*shardView)
+	return view
 }
 
 // Stop ends the engine: every open shard is closed and nothing is written any more. The
@@ -163,7 +160,7 @@ func (e *Engine) post(f func()) {
 //
 // ErrNotLeader, ErrBusy, ErrNoRoom, ErrTooLarge; after nil a term that ends may still leave the outcome unknown.
 func (e *Engine) Propose(shard uint32, term, seq uint64, at int64, ops []persistence.Op) error {
-	if term == 0 || e.view(shard).open.Load() != term {
+	if v := e.view(shard); v == nil || term == 0 || v.open.Load() != term {
 		return ErrNotLeader
 	}
 	if e.refusal.Load() != nil {
@@ -190,7 +187,11 @@ func (e *Engine) ReadIndex(shard uint32, done func(error)) {
 
 // Leader says who leads the shard as far as this node knows; node 0 is nobody.
 func (e *Engine) Leader(shard uint32) (node, term uint64) {
-	if l := e.view(shard).leader.Load(); l != nil {
+	v := e.view(shard)
+	if v == nil {
+		return 0, 0
+	}
+	if l := v.leader.Load(); l != nil {
 		return l.Node, l.Term
 	}
 	return 0, 0
@@ -213,7 +214,13 @@ func (e *Engine) Change(group uint32, c Change) error {
 
 // Create makes an empty replica that waits for its leader's snapshot.
 func (e *Engine) Create(group uint32, replica uint64) error {
-	return e.ask(func() error { return e.host.Create(group, replica) })
+	return e.ask(func() error {
+		err := e.host.Create(group, replica)
+		if err == nil {
+			e.shards.LoadOrStore(group-1, &shardView{})
+		}
+		return err
+	})
 }
 
 // Destroy removes the replica here and forbids all ids below min from coming back.
@@ -252,16 +259,17 @@ func (e *Engine) NotReady() (why []string) {
 	if at := e.stalledAt.Load(); at != 0 && time.Since(time.Unix(0, at)) < stallShown {
 		why = append(why, "cluster: the loop stalled: the disk or the processor is too slow")
 	}
-	missing, one := 0, uint32(0)
-	for _, id := range e.groups {
-		v := e.view(id - 1)
-		l := v.leader.Load()
-		if l == nil || l.Node == 0 || l.Node == e.cfg.Node && v.open.Load() == 0 {
-			missing, one = missing+1, id
+	all, missing, one := 0, 0, uint32(0)
+	e.shards.Range(func(shard, view any) bool {
+		v := view.(*shardView)
+		all++
+		if l := v.leader.Load(); l == nil || l.Node == 0 || l.Node == e.cfg.Node && v.open.Load() == 0 {
+			missing, one = missing+1, max(one, shard.(uint32)+1)
 		}
-	}
+		return true
+	})
 	if missing > 0 {
-		why = append(why, fmt.Sprintf("cluster: %d of %d groups have no leader, group %d is one", missing, len(e.groups), one))
+		why = append(why, fmt.Sprintf("cluster: %d of %d groups have no leader, group %d is one", missing, all, one))
 	}
 	return why
 }

@@ -200,13 +200,13 @@ func (e *Engine) tell(events []Event) {
 	for _, ev := range events {
 		switch ev := ev.(type) {
 		case Opened:
-			e.view(ev.Shard).open.Store(ev.Term)
+			e.shown(ev.Shard, ev.Term)
 			e.opened[ev.Shard] = ev.Term
 			if ev.Shard != MetaShard {
 				e.cfg.Leading.Opened(ev.Shard, ev.Term, ev.Generation, ev.At)
 			}
 		case Closed:
-			e.view(ev.Shard).open.Store(0)
+			e.shown(ev.Shard, 0)
 			delete(e.opened, ev.Shard)
 			if ev.Shard != MetaShard {
 				e.cfg.Leading.Closed(ev.Shard, ev.Term)
@@ -220,10 +220,19 @@ func (e *Engine) tell(events []Event) {
 			delete(e.reads, ev.ID)
 			done(ev.Err)
 		case LeaderChanged:
-			e.view(ev.Group - 1).leader.Store(&ev)
+			if v := e.view(ev.Group - 1); v != nil {
+				v.leader.Store(&ev)
+			}
 		case Removed:
+			e.shards.Delete(ev.Group - 1)
 			e.log.Info("replica removed", "group", ev.Group, "replica", ev.Replica)
 		}
+	}
+}
+
+func (e *Engine) shown(shard uint32, open uint64) {
+	if v := e.view(shard); v != nil {
+		v.open.Store(open)
 	}
 }
 
@@ -240,7 +249,7 @@ func (e *Engine) end() {
 		_ = s.Discard()
 	}
 	for shard, term := range e.opened {
-		e.view(shard).open.Store(0)
+		e.shown(shard, 0)
 		if shard != MetaShard && !e.dead {
 			e.cfg.Leading.Closed(shard, term)
 		}
@@ -248,17 +257,12 @@ func (e *Engine) end() {
 }
 
 // raftLog passes on what raft warns of.
-type raftLog struct{ *slog.Logger }
+type raftLog struct {
+	silent
+	log *slog.Logger
+}
 
-func (raftLog) Debug(...any)                  {}
-func (raftLog) Debugf(string, ...any)         {}
-func (raftLog) Info(...any)                   {}
-func (raftLog) Infof(string, ...any)          {}
-func (l raftLog) Warning(v ...any)            { l.Warn("raft: " + fmt.Sprint(v...)) }
-func (l raftLog) Warningf(f string, v ...any) { l.Warn("raft: " + fmt.Sprintf(f, v...)) }
-func (l raftLog) Error(v ...any)              { l.Logger.Error("raft: " + fmt.Sprint(v...)) }
-func (l raftLog) Errorf(f string, v ...any)   { l.Logger.Error("raft: " + fmt.Sprintf(f, v...)) }
-func (l raftLog) Fatal(v ...any)              { silent{}.Fatal(v...) }
-func (l raftLog) Fatalf(f string, v ...any)   { silent{}.Fatalf(f, v...) }
-func (l raftLog) Panic(v ...any)              { silent{}.Panic(v...) }
-func (l raftLog) Panicf(f string, v ...any)   { silent{}.Panicf(f, v...) }
+func (l raftLog) Warning(v ...any)            { l.log.Warn("raft: " + fmt.Sprint(v...)) }
+func (l raftLog) Warningf(f string, v ...any) { l.log.Warn("raft: " + fmt.Sprintf(f, v...)) }
+func (l raftLog) Error(v ...any)              { l.log.Error("raft: " + fmt.Sprint(v...)) }
+func (l raftLog) Errorf(f string, v ...any)   { l.log.Error("raft: " + fmt.Sprintf(f, v...)) }
