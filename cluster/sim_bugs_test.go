@@ -28,15 +28,15 @@ var injected = []struct {
 	{"replica id reuse", "host, planner", func(b *simBugs) { b.reuseReplica = true }, 100, 1000},
 	{"promote without catch-up", "host", func(b *simBugs) { b.promoteUncaught = true }, 50, 200},
 	{"old ConfState in a snapshot", "host", func(b *simBugs) { b.oldConfState = true }, 50, 200},
-	{"the sender's HardState in a snapshot", "host", func(b *simBugs) { b.senderHardState = true }, 100, 4000},
-	{"old log tail kept", "disk", func(b *simBugs) { b.keepTail = true }, 500, 4000},
+	{"the sender's HardState in a snapshot", "host", func(b *simBugs) { b.senderHardState = true }, 200, 1000},
+	{"old log tail kept", "disk", func(b *simBugs) { b.keepTail = true }, 500, 1000},
 	{"soft effect ahead of its record", "shell", func(b *simBugs) { b.softAhead = true }, 20, 20},
 }
 
 // inside are the checkers that look into the machine; without them only outcomes are left.
 var inside = map[string]bool{
 	"I1 ack": true, "I1 quorum": true, "I1 term": true, "I3 sync": true, "I3 vote": true, "I3 order": true,
-	"I4 opening": true, "I5 replica ids": true, "I6 promotion": true, "I8 one command": true, "log on disk": true,
+	"I4 opening": true, "I5 replica ids": true, "I6 promotion": true, "I8 one command": true, "log on disk": true, "configuration": true,
 }
 
 // find runs seeds until one fails.

@@ -97,7 +97,7 @@ func (n *vnode) start() {
 	}
 	host, err := NewHost(HostConfig{
 		Node: n.id, Rand: rand.New(rand.NewPCG(s.seed, n.id<<16|uint64(n.life))),
-		LogEntries: s.logEntries, Logger: tracedRaft{n: n}, ShardInFlight: s.inFlight, bugs: s.bugs.bugs,
+		LogEntries: s.logEntries, LogBytes: s.logBytes, CompareEvery: 16, Logger: tracedRaft{n: n}, ShardInFlight: s.inFlight, bugs: s.bugs.bugs,
 	}, n.disk)
 	if err != nil {
 		s.fail("restart", "node %d: %v", n.id, err)

@@ -13,15 +13,22 @@ const birthTerm = 1_700_000_000
 
 // birth makes the cluster: some nodes, and every shard on three of them or on one.
 func (s *sim) birth() {
-	s.real = s.seed%50 == 0 && s.bugs == simBugs{}
+	s.real = s.seed%50 == 0 && s.bugs == simBugs{} && !s.quiet
 	s.shards = 1 + s.rnd.IntN(2)
 	s.logEntries = pick(s, []uint64{8, 24, 100, 4096})
 	nodes := pick(s, []int{3, 3, 4, 4, 5})
+	if s.quiet {
+		nodes = 3
+	}
 	for range nodes {
 		s.addNode()
 	}
+	s.logBytes = pick(s, []uint64{0, 0, 20_000})
 	s.inFlight = pick(s, []int64{0, 0, 200})
 	voters := pick(s, []int{1, 3, 3, 3, 3, 3, nodes - 1 + nodes%2})
+	if s.quiet {
+		voters = 3
+	}
 	for shard := range s.shards {
 		group := uint32(shard + 1)
 		order := s.all()

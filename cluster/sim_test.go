@@ -67,10 +67,10 @@ func TestSim(t *testing.T) {
 func simulate(seed uint64, bugs simBugs, verbose bool) (s *sim) {
 	s = newSim(seed, bugs)
 	s.verbose = verbose
-	real := rand.Reader
+	reader := rand.Reader
 	rand.Reader = entropy{s.rnd}
 	defer func() {
-		rand.Reader = real
+		rand.Reader = reader
 		for _, n := range s.nodes {
 			n.disk.close()
 		}

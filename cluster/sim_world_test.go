@@ -43,12 +43,14 @@ type sim struct {
 
 	shards     int
 	logEntries uint64
+	logBytes   uint64
 	inFlight   int64 // bytes of a shard; 0: the default
 	fat        int   // most padding of a publication
 	think      int64 // longest pause of a client
 	readID     uint64
 	storm      int64 // how long faults last
 	calm       bool
+	quiet      bool // three nodes, three voters, no faults but a test's own
 	real       bool // persistence.Store instead of the model
 	nextNode   uint64
 	nextDisk   int
