@@ -113,3 +113,31 @@ func FuzzID(f *testing.F) {
 		}
 	})
 }
+
+// Every number of the core has a word of its own, and what is newer has none.
+func TestWords(t *testing.T) {
+	for name, c := range map[string]struct {
+		word func(uint32) string
+		want string
+	}{
+		"class":  {Class, "normal critical presence"},
+		"type":   {Type, "message notify_when"},
+		"reason": {Reason, "acked ttl collapsed overflow purged"},
+	} {
+		var got []string
+		for n := uint32(0); c.word(n) != ""; n++ {
+			got = append(got, c.word(n))
+		}
+		if strings.Join(got, " ") != c.want || c.word(1<<31) != "" {
+			t.Errorf("%s: %v, want %s", name, got, c.want)
+		}
+	}
+	for i, w := range []string{"subscribe", "approve", "deny", "unsubscribe", "remove"} {
+		if n, ok := Action(w); !ok || n != uint32(i+1) {
+			t.Errorf("%s: %d %v", w, n, ok)
+		}
+	}
+	if _, ok := Action(""); ok {
+		t.Error("no action is one")
+	}
+}

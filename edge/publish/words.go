@@ -1,16 +1,24 @@
 package publish
 
+import "muster/actors/presence"
+
 // Words of the wire for the numbers of package presence.
 var (
-	classes = [...]string{"normal", "critical", "presence"}
-	types   = [...]string{"message", "notify_when"}
-	reasons = [...]string{"acked", "ttl", "collapsed", "overflow", "purged"}
-	actions = [...]string{"", "subscribe", "approve", "deny", "unsubscribe", "remove"}
+	classes = [...]string{presence.Normal: "normal", presence.Critical: "critical", presence.LowUrgency: "presence"}
+	types   = [...]string{presence.MessageEntry: "message", presence.NotifyEntry: "notify_when"}
+	reasons = [...]string{
+		presence.GapAcked: "acked", presence.GapExpired: "ttl", presence.GapCollapsed: "collapsed",
+		presence.GapOverflow: "overflow", presence.GapPurged: "purged",
+	}
+	actions = [...]string{
+		presence.Subscribe: "subscribe", presence.Approve: "approve", presence.Deny: "deny",
+		presence.Unsubscribe: "unsubscribe", presence.Remove: "remove",
+	}
 )
 
 func classOf(w string) (uint32, bool) {
 	if w == "" {
-		w = "normal"
+		w = classes[presence.Normal]
 	}
 	return number(classes[:], w)
 }
