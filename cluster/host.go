@@ -205,28 +205,27 @@ func (h *Host) Admit(shard uint32, ops []persistence.Op) error {
 // Propose adds a proposal to what the shard's next entry holds. Seq rises by one within
 // (shard, term); at is the time of the proposal, Unix ms. ops must not change any more.
 func (h *Host) Propose(shard uint32, term, seq uint64, at int64, ops []persistence.Op) error {
+	if h.refusing != "" {
+		return ErrNoRoom
+	}
 	if err := h.Admit(shard, ops); err != nil {
 		return err
 	}
 	return h.ProposeAdmitted(shard, term, seq, at, ops)
 }
 
-// ProposeAdmitted is Propose after Admit.
+// ProposeAdmitted is Propose after Admit. Within its term it refuses nothing: the proposals after it are
+// admitted already.
 func (h *Host) ProposeAdmitted(shard uint32, term, seq uint64, at int64, ops []persistence.Op) error {
 	h.idle()
 	g, size := h.groups[shard+1], sizeOf(ops)
-	err := ErrNotLeader
-	switch {
-	case g == nil || g.open == 0 || g.open != term:
-	case h.refusing != "":
-		err = ErrNoRoom
-	default:
-		g.enqueue(seq, at, ops, size)
-		h.touch(g)
-		return nil
+	if g == nil || g.open == 0 || g.open != term {
+		h.budget.give(shard, size)
+		return ErrNotLeader
 	}
-	h.budget.give(shard, size)
-	return err
+	g.enqueue(seq, at, ops, size)
+	h.touch(g)
+	return nil
 }
 
 // Read asks for a ReadReady with this id once all that is committed by now is applied.
