@@ -67,13 +67,20 @@ type world struct {
 
 func newWorld(t testing.TB, change ...func(*edge.Config)) *world {
 	t.Helper()
+	return newWorldOn(t, actors.Config{}, change...)
+}
+
+// newWorldOn is a world with a core of its own kind.
+func newWorldOn(t testing.TB, core actors.Config, change ...func(*edge.Config)) *world {
+	t.Helper()
+	core.Name = "n1"
 	cfg := edge.Config{Node: "n1", Auth: tokens{}}
 	for _, f := range change {
 		f(&cfg)
 	}
 	w := &world{t: t}
 	var err error
-	if w.node, err = actors.New(actors.Config{Name: "n1"}); err != nil {
+	if w.node, err = actors.New(core); err != nil {
 		t.Fatal(err)
 	}
 	if err = w.node.Start(); err != nil {
