@@ -209,7 +209,7 @@ func (a *activation) ack(r *request, off, index uint64) {
 
 func (a *activation) deliver(stream uint32, off uint64, id string) {
 	s, term := a.n.sim, a.term
-	d := s.devices[a.shard*streamsPerShard+stream]
+	d := s.devices[[2]uint32{a.shard, stream}]
 	s.after(s.clientDelay(), func() { d.take(term, off, id) })
 }
 
@@ -300,7 +300,7 @@ func (c *client) start() {
 	c.next++
 	c.req = &request{
 		c: c, id: fmt.Sprintf("c%d-%05d", c.name, c.next),
-		shard: uint32(s.rnd.IntN(s.shards)), stream: uint32(s.rnd.IntN(streamsPerShard)), began: s.now,
+		shard: pick(s, s.shards), stream: uint32(s.rnd.IntN(streamsPerShard)), began: s.now,
 	}
 	c.req.body = c.req.id + strings.Repeat(" ", s.rnd.IntN(s.fat))
 	s.check.sent[pubKey{c.req.shard, c.req.stream, c.req.id}] = true

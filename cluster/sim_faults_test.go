@@ -24,10 +24,12 @@ func (s *sim) nemesis() {
 		s.clients = append(s.clients, c)
 		s.after(s.rnd.Int64N(300*ms), c.start)
 	}
-	for i := range s.shards * streamsPerShard {
-		d := &device{s: s, shard: uint32(i / streamsPerShard), stream: uint32(i % streamsPerShard)}
-		s.devices = append(s.devices, d)
-		s.after(s.rnd.Int64N(200*ms), d.poll)
+	for _, shard := range s.shards {
+		for stream := range uint32(streamsPerShard) {
+			d := &device{s: s, shard: shard, stream: stream}
+			s.devices[[2]uint32{shard, stream}] = d
+			s.after(s.rnd.Int64N(200*ms), d.poll)
+		}
 	}
 	s.after(200*ms, s.plan.step)
 	faults := s.faults()
@@ -313,7 +315,7 @@ func (s *sim) settle() {
 
 // writable: every shard acknowledged something that began after the faults ended.
 func (s *sim) writable(since int64) bool {
-	for shard := range uint32(s.shards) {
+	for _, shard := range s.shards {
 		if s.lastAck[shard] <= since {
 			return false
 		}
@@ -364,9 +366,12 @@ func (s *sim) diverged() string {
 			s.check.complete(n, g.group-1)
 		}
 	}
-	for _, d := range s.devices {
-		if head := s.check.heads[[2]uint32{d.shard, d.stream}]; d.last != head {
-			return fmt.Sprintf("the device of shard %d stream %d has %d of %d", d.shard, d.stream, d.last, head)
+	for _, shard := range s.shards {
+		for stream := range uint32(streamsPerShard) {
+			d := s.devices[[2]uint32{shard, stream}]
+			if head := s.check.heads[[2]uint32{d.shard, d.stream}]; d.last != head {
+				return fmt.Sprintf("the device of shard %d stream %d has %d of %d", d.shard, d.stream, d.last, head)
+			}
 		}
 	}
 	return s.busy()

@@ -14,7 +14,7 @@ const birthTerm = 1_700_000_000
 // birth makes the cluster: some nodes, and every shard on three of them or on one.
 func (s *sim) birth() {
 	s.real = s.seed%50 == 0 && s.bugs == simBugs{} && !s.quiet
-	s.shards = 1 + s.rnd.IntN(2)
+	s.shards = pick(s, [][]uint32{{0}, {0, 1}, {0, 1}, {MetaShard, 0}}) // MetaShard is group 0
 	s.logEntries = pick(s, []uint64{8, 24, 100, 4096})
 	nodes := pick(s, []int{3, 3, 4, 4, 5})
 	if s.quiet {
@@ -29,8 +29,8 @@ func (s *sim) birth() {
 	if s.quiet {
 		voters = 3
 	}
-	for shard := range s.shards {
-		group := uint32(shard + 1)
+	for _, shard := range s.shards {
+		group := shard + 1
 		order := s.all()
 		s.rnd.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
 		var ms []persistence.Member

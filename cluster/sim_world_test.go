@@ -38,10 +38,10 @@ type sim struct {
 	plan    *planner
 	nodes   map[uint64]*vnode
 	net     network
-	devices []*device
+	devices map[[2]uint32]*device
 	clients []*client
 
-	shards     int
+	shards     []uint32
 	logEntries uint64
 	logBytes   uint64
 	inFlight   int64 // bytes of a shard; 0: the default
@@ -75,7 +75,7 @@ type line struct {
 
 func newSim(seed uint64, bugs simBugs) *sim {
 	s := &sim{
-		seed: seed, rnd: rand.New(rand.NewPCG(seed, 0x6d7573746572)), bugs: bugs, nodes: map[uint64]*vnode{},
+		seed: seed, rnd: rand.New(rand.NewPCG(seed, 0x6d7573746572)), bugs: bugs, nodes: map[uint64]*vnode{}, devices: map[[2]uint32]*device{},
 		wiped: map[replicaOf]uint64{}, hint: map[uint32]uint64{}, lastAck: map[uint32]int64{},
 	}
 	s.check = newChecker(s)
