@@ -33,7 +33,7 @@ func (w *world) checkUser(a *actor, in Input, out *Output) {
 		w.fail("%s: %T: %d live, %d in grace, the model says %d and %d", name, in, p.Live, p.Detached, lives, graces)
 	}
 	if out.Publish != nil && got.State == Offline && from != Offline && w.missed(name) {
-		w.fail("%s goes offline but was there", name)
+		w.fail("%s goes offline but was there: %T%+v %+v", name, in, in, a.u.Explain().Transitions)
 	}
 	if out.Publish != nil && (out.Publish.Live != lives || out.Publish.View != a.u.view) {
 		w.fail("%s: published %+v", name, out.Publish)

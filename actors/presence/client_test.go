@@ -168,16 +168,7 @@ func (w *world) missed(user string) bool {
 	if w.met[user] || a != nil && a.m.cover != nil {
 		return false
 	}
-	marked, hidden := false, false
-	for _, r := range w.stored(user) {
-		switch r := r.(type) {
-		case InvisibleSet:
-			hidden = r.On
-		case Marker:
-			marked = r.Online
-		}
-	}
-	if hidden || !marked {
+	if !w.marked[user] {
 		return false
 	}
 	for _, lost := range []time.Time{w.silent[user], w.opened} {

@@ -220,3 +220,17 @@ func (w *world) symmetric() {
 		}
 	}
 }
+
+// mark notes whether a user is to be presumed online after a loss.
+func (w *world) mark(user string) {
+	marked, hidden := false, false
+	for _, r := range w.stored(user) {
+		switch r := r.(type) {
+		case InvisibleSet:
+			hidden = r.On
+		case Marker:
+			marked = r.Online
+		}
+	}
+	w.marked[user] = marked && !hidden
+}

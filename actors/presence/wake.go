@@ -46,6 +46,8 @@ func (g *Gateway) unarm(e *entry) {
 // wake activates the users whose time has come.
 func (g *Gateway) wake(now int64, out *Effects) {
 	for len(g.wakes) > 0 && g.wakes[0].until <= now {
-		g.send(g.wakes[0], Wake{}, out)
+		e := g.wakes[0]
+		g.send(e, Wake{}, out)
+		e.until = 0 // until it says more
 	}
 }

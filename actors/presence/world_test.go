@@ -32,6 +32,7 @@ type world struct {
 	silent  map[string]time.Time // user → last activation dropped
 	told    map[string]*Shown    // what the gateway has heard from an activation
 	met     map[string]bool      // the activation has met a session without presuming one
+	marked  map[string]bool      // at the last loss, what was stored said online and visible
 	floods  int
 	twice   bool // transfers may come twice
 }
@@ -89,6 +90,8 @@ func newWorld(cfg Config) *world {
 // open opens the shard in the next term; everything in memory of the old one is gone.
 func (w *world) open() {
 	w.term++
+	w.crash()
+	w.marked = map[string]bool{}
 	o := Open{At: w.now, Term: w.term}
 	for _, e := range w.edgeList() {
 		if e.alive {
@@ -96,7 +99,6 @@ func (w *world) open() {
 			o.Draining = o.Draining || e.draining
 		}
 	}
-	w.crash()
 	for _, user := range sortedKeys(w.records) {
 		online := false
 		for _, r := range w.records[user] {
@@ -104,6 +106,7 @@ func (w *world) open() {
 				online = m.Online
 			}
 		}
+		w.mark(user)
 		if online {
 			o.Online = append(o.Online, Key{testApp, user})
 		}
@@ -352,6 +355,7 @@ func (w *world) drop(user string) {
 	}
 	delete(w.actors, user)
 	w.unsent(user)
+	w.mark(user)
 	w.silent[user] = w.now
 	delete(w.met, user)
 	delete(w.told, user)
