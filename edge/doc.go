@@ -18,6 +18,11 @@
 // message; what was in the mailbox before it is merged into the same frames, without a
 // tick. A socket waits only as package-level rules in schedule say.
 //
+// What a user keeps (contacts, outbox, devices) is the core's; the edge checks, passes on and words it. A publish goes again with
+// the same client id while its outcome is open. Outbox entries are neither merged nor dropped: the core's window bounds what
+// can wait here, and a reader that stays full is closed and resumes. What a session has acked is all the edge keeps
+// of it, and what it announces: a new leader goes on from there.
+//
 // One timing wheel serves pings, answers, inactivity, token expiry and deadlines; a
 // heartbeat reaches no actor and no runtime timer.
 package edge
