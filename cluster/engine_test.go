@@ -363,3 +363,50 @@ func TestSingleNode(t *testing.T) {
 		t.Errorf("a proposal of an old term: %v", err)
 	}
 }
+
+func TestStallIsNoticed(t *testing.T) {
+	slow := make(chan time.Duration, 1)
+	c := newCluster(t, 1, 1, 1, func(cfg *EngineConfig) {
+		cfg.Tick = 10 * time.Millisecond
+		cfg.Room = func() (uint64, bool) {
+			select {
+			case d := <-slow:
+				<-time.After(d)
+			default:
+			}
+			return 1 << 40, false
+		}
+	}).start()
+	n := c.nodes[0]
+	eventually(t, "ready", func() bool { return len(n.engine.NotReady()) == 0 })
+	slow <- 600 * time.Millisecond
+	eventually(t, "the stall shows", func() bool { return len(n.engine.NotReady()) == 1 })
+	if n.put(0, "k", "v") != nil {
+		t.Error("no writes after a stall")
+	}
+}
+
+func TestDiskErrorEndsTheEngine(t *testing.T) {
+	fatal := make(chan error, 1)
+	n := &testNode{t: t, id: 1, fs: vfs.NewCrashableMem(), dir: "data", log: newAudit(t)}
+	n.config = func(cfg *EngineConfig) { cfg.Fatal = func(err error) { fatal <- err } }
+	n.start(1, []persistence.Member{{Replica: 1, Node: 1}})
+	eventually(t, "open", func() bool { return n.isOpen(0) })
+	_ = n.store.Close() // every write fails from now on
+	if _, err := n.propose(0, "k", "v"); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-fatal; err == nil {
+		t.Error("no error")
+	}
+	n.engine.Stop()
+	if why := n.engine.NotReady(); len(why) != 1 {
+		t.Errorf("not ready because of %q", why)
+	}
+	if err := n.engine.Propose(0, n.open[0], 2, 0, nil); !errors.Is(err, ErrNotLeader) {
+		t.Error("a proposal to a dead engine:", err)
+	}
+	if len(n.log.byAt) != 0 {
+		t.Error("acknowledged without a write")
+	}
+}

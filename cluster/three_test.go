@@ -381,3 +381,24 @@ func TestOnDisk(t *testing.T) {
 	}
 	n.stop()
 }
+
+// TestTransferKeepsProposals moves leaderships about under load: within a term every proposal
+// is acknowledged in order, and the pause is short.
+func TestTransferKeepsProposals(t *testing.T) {
+	c := newCluster(t, 3, 3, 2, nil).start()
+	c.leader(0)
+	c.leader(1)
+	w := c.write(8)
+	for range 10 {
+		n := c.leader(0)
+		began := time.Now()
+		if err := n.engine.Transfer(0, 0); err != nil {
+			continue
+		}
+		c.leader(0, n)
+		if d := time.Since(began); d > time.Second {
+			t.Errorf("a transfer took %v", d)
+		}
+	}
+	w.check(t, c.nodes...)
+}
