@@ -1,6 +1,7 @@
 package persistence
 
 import (
+	"bytes"
 	"fmt"
 	"maps"
 	"math"
@@ -131,7 +132,7 @@ func (s *Store) add(b *pebble.Batch, u *Update, after *outcome) error {
 	if err := addLog(b, u, r); err != nil {
 		return err
 	}
-	if err := addOps(b, u.Group, u.Ops); err != nil {
+	if err := s.addOps(b, u, touched); err != nil {
 		return err
 	}
 	if u.State != nil {
@@ -242,20 +243,58 @@ func setEntries(b *pebble.Batch, group uint32, es []*raftpb.Entry) error {
 	return nil
 }
 
-func addOps(b *pebble.Batch, group uint32, ops []Op) (err error) {
+// addOps adds the ops of an update. again: an earlier update of the batch may have
+// written rows of the group.
+func (s *Store) addOps(b *pebble.Batch, u *Update, again bool) (err error) {
 	var buf []byte
-	for i := range ops {
-		op := &ops[i]
-		buf = appendRowKey(buf[:0], group, op.Key)
+	for i := range u.Ops {
+		op := &u.Ops[i]
+		buf = appendRowKey(buf[:0], u.Group, op.Key)
 		switch {
+		case op.End != nil && again:
+			err = b.DeleteRange(buf, rowKey(u.Group, op.End), nil)
 		case op.End != nil:
-			err = b.DeleteRange(buf, rowKey(group, op.End), nil)
+			err = s.deleteRows(b, buf, rowKey(u.Group, op.End), u.Ops[:i])
 		case op.Value == nil:
 			err = b.Delete(buf, nil)
 		default:
 			err = b.Set(buf, op.Value, nil)
 		}
 		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// deleteRows deletes the rows [from, to): those in the store and those that earlier ops
+// of the same batch put. Few are deleted one by one.
+func (s *Store) deleteRows(b *pebble.Batch, from, to []byte, earlier []Op) error {
+	if bytes.Compare(from, to) >= 0 {
+		return nil
+	}
+	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: from, UpperBound: to})
+	if err != nil {
+		return s.read(err)
+	}
+	var keys [][]byte
+	for ok := it.First(); ok && len(keys) <= fewKeys; ok = it.Next() {
+		keys = append(keys, bytes.Clone(it.Key()))
+	}
+	if err := s.read(it.Close()); err != nil {
+		return err
+	}
+	for i := range earlier {
+		inner := earlier[i].Key
+		if bytes.Compare(inner, from[groupPrefix+1:]) >= 0 && bytes.Compare(inner, to[groupPrefix+1:]) < 0 {
+			keys = append(keys, append(bytes.Clone(from[:groupPrefix+1]), inner...))
+		}
+	}
+	if len(keys) > fewKeys {
+		return b.DeleteRange(from, to, nil)
+	}
+	for _, k := range keys {
+		if err := b.Delete(k, nil); err != nil {
 			return err
 		}
 	}
