@@ -48,11 +48,8 @@ const (
 	poll       = 5 * time.Second
 )
 
-// Errors of Replay.
-var (
-	ErrNotHere = errors.New("hooks: the shard is not led by this node")
-	errClosed  = errors.New("hooks: closed")
-)
+// ErrNotHere is Replay's answer for a shard that is led elsewhere.
+var ErrNotHere = errors.New("hooks: the shard is not led by this node")
 
 // Dispatcher sends the events of the shards that are led here. Safe for concurrent use.
 type Dispatcher struct {
