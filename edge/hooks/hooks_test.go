@@ -227,4 +227,3 @@ func TestBackOff(t *testing.T) {
 		}
 	}
 }
-

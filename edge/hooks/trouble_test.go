@@ -276,4 +276,3 @@ func TestBoundsAndGaps(t *testing.T) {
 		}
 	})
 }
-
