@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"errors"
+	"hash/crc32"
 	"hash/maphash"
 	"maps"
 	"slices"
@@ -145,6 +146,9 @@ func (g *modelGroup) apply(u *persistence.Update, bugs *simBugs) {
 		g.replace(u.Entries, bugs)
 	}
 	for _, op := range u.Ops {
+		if bugs.loseOp && g.state.Replica%3 == 0 && crc32.ChecksumIEEE(op.Value)%40 == 0 {
+			continue
+		}
 		g.op(op)
 	}
 	if u.Truncate != 0 {
@@ -168,20 +172,23 @@ func (g *modelGroup) truncate(upTo uint64) {
 // replace is DeleteRange [first, ∞) and Set in one batch. Without the DeleteRange the
 // old tail is on the disk, hidden until a restart finds it.
 func (g *modelGroup) replace(es []*raftpb.Entry, bugs *simBugs) {
-	first := es[0].GetIndex()
+	first, last := es[0].GetIndex(), es[len(es)-1].GetIndex()
 	cut := slices.IndexFunc(g.log, func(e *raftpb.Entry) bool { return e.GetIndex() >= first })
-	if cut >= 0 {
-		if bugs.keepTail && len(g.log)-cut > len(es) {
-			g.tail = slices.Clone(g.log[cut+len(es):])
-		}
-		g.log = g.log[:cut:cut]
+	if cut < 0 {
+		cut = len(g.log)
 	}
-	g.log = append(g.log, es...)
+	if bugs.keepTail {
+		old := slices.Concat(g.log[cut:], g.tail)
+		g.tail = slices.DeleteFunc(old, func(e *raftpb.Entry) bool { return e.GetIndex() <= last })
+	}
+	g.log = append(g.log[:cut:cut], es...)
 }
 
 func (g *modelGroup) resurrect() {
-	if len(g.tail) > 0 && len(g.log) > 0 && g.tail[0].GetIndex() == g.log[len(g.log)-1].GetIndex()+1 {
-		g.log = append(g.log, g.tail...)
+	for _, e := range g.tail {
+		if len(g.log) > 0 && e.GetIndex() == g.log[len(g.log)-1].GetIndex()+1 {
+			g.log = append(g.log, e)
+		}
 	}
 	g.tail = nil
 }

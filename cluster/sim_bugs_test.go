@@ -31,6 +31,12 @@ var injected = []struct {
 	{"the sender's HardState in a snapshot", "host", func(b *simBugs) { b.senderHardState = true }, 200, 1000},
 	{"old log tail kept", "disk", func(b *simBugs) { b.keepTail = true }, 500, 1000},
 	{"soft effect ahead of its record", "shell", func(b *simBugs) { b.softAhead = true }, 20, 20},
+	{"delivery ahead of its commit", "shell", func(b *simBugs) { b.eager = true }, 20, 20},
+	{"activation outlives its term", "shell", func(b *simBugs) { b.outlive = true }, 50, 500},
+	{"a deposed leader answers a resume", "shell", func(b *simBugs) { b.anyLeader = true }, 200, 1000},
+	{"linearizable read from memory", "shell", func(b *simBugs) { b.localRead = true }, 300, 500},
+	{"trim ahead of the device", "shell", func(b *simBugs) { b.trimAhead = true }, 200, 200},
+	{"one replica loses a write", "disk", func(b *simBugs) { b.loseOp = true }, 50, 50},
 }
 
 // inside are the checkers that look into the machine; without them only outcomes are left.

@@ -71,7 +71,10 @@ func (a *activation) read() {
 	for i := range r.heads {
 		r.heads[i] = s.check.ackedHead[[2]uint32{a.shard, uint32(i)}]
 	}
-	if err := a.n.host.Read(a.shard, s.readID); err == nil {
+	if s.bugs.localRead {
+		a.reads[s.readID] = r
+		a.readReady(ReadReady{Shard: a.shard, ID: s.readID})
+	} else if err := a.n.host.Read(a.shard, s.readID); err == nil {
 		a.reads[s.readID] = r
 	}
 }
@@ -145,6 +148,10 @@ func (a *activation) publish(r *request) {
 	st.head, st.pending[r.id] = off, off
 	a.watchers(r.stream, off, r.id)
 	a.hold(func(index uint64) { a.ack(r, off, index) }, func() { a.n.answer(r, answer{}) })
+	if s.bugs.eager {
+		a.deliver(r.stream, off, r.id)
+		return
+	}
 	a.hold(func(uint64) { a.deliver(r.stream, off, r.id) }, nil)
 }
 
@@ -216,7 +223,8 @@ func (a *activation) deliver(stream uint32, off uint64, id string) {
 // resume answers a device from committed rows; what it acknowledged is trimmed.
 func (a *activation) resume(d *device, last, term uint64) {
 	s := a.n.sim
-	if term > a.term {
+	s.check.output(a)
+	if term > a.term && !s.bugs.anyLeader {
 		return // the device has heard a newer leader: this one is deposed
 	}
 	row, _, err := a.n.disk.Get(a.shard, headKey(d.stream))
@@ -257,6 +265,9 @@ func (a *activation) trim(stream uint32, acked uint64) {
 		return
 	}
 	to := acked - keepAcked
+	if a.n.sim.bugs.trimAhead {
+		to = st.head
+	}
 	err := a.propose([]persistence.Op{
 		{Key: entryKey(stream, 0), End: entryKey(stream, to+1)},
 		{Key: headKey(stream), Value: numbers(st.head, to, a.term)},
@@ -392,7 +403,7 @@ func (d *device) take(term, off uint64, id string) {
 
 // guess names a node that may lead the shard.
 func (s *sim) guess(shard uint32) uint64 {
-	if n := s.nodes[s.hint[shard]]; n != nil && n.up {
+	if n := s.nodes[s.hint[shard]]; n != nil && n.up && (s.calm || s.rnd.IntN(5) > 0) {
 		return n.id
 	}
 	ids := slices.Sorted(maps.Keys(s.nodes))

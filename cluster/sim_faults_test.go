@@ -17,6 +17,7 @@ func (s *sim) nemesis() {
 		cut:        map[[2]uint64]bool{}, last: map[[2]uint64]int64{},
 	}
 	s.think = pick(s, []int64{10, 60, 200}) * ms
+	s.cruel = s.rnd.IntN(2) == 0
 	s.fat = pick(s, []int{1, 1, 1, 1, 1, 30_000})
 	s.storm = 3*second + s.rnd.Int64N(4*second)
 	for i := range 2 + s.rnd.IntN(3) {

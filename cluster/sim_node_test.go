@@ -206,6 +206,7 @@ func (n *vnode) put(us []persistence.Update) bool {
 	for i := range us {
 		was[i] = s.check.before(n, us[i].Group)
 		s.trace(n, &us[i])
+		n.provoke(&us[i], was[i])
 	}
 	if err := n.disk.put(us); err != nil {
 		s.dead(n, err)
@@ -215,6 +216,27 @@ func (n *vnode) put(us []persistence.Update) bool {
 		s.check.wrote(n, &us[i], was[i])
 	}
 	return !s.failed()
+}
+
+// provoke has a node die around the batches in which something rare happens: a log is
+// overwritten, a configuration or a vote changes, a replica goes.
+func (n *vnode) provoke(u *persistence.Update, was loaded) {
+	s := n.sim
+	if s.calm || !s.cruel || n.dieAt >= 0 {
+		return
+	}
+	odds := 0
+	switch {
+	case len(u.Entries) > 0 && u.Entries[0].GetIndex() <= was.last:
+		odds = 3
+	case u.Destroy != 0, u.State != nil && was.state.Conf != nil && confString(u.State.Conf) != confString(was.state.Conf):
+		odds = 8
+	case u.Hard.GetVote() != was.hard.GetVote():
+		odds = 20
+	}
+	if odds > 0 && s.rnd.IntN(odds) == 0 {
+		n.dieAt = pick(s, []stage{afterPut, afterSync, afterWrote, midAfter, afterAll})
+	}
 }
 
 func (n *vnode) ingest(ins []Ingest) bool {
@@ -280,7 +302,7 @@ func (n *vnode) events(events []Event) {
 			s.opens++
 		case Closed:
 			s.log("node %d closes shard %d at term %d", n.id, e.Shard, e.Term)
-			if a := n.leading[e.Shard]; a != nil && a.term == e.Term {
+			if a := n.leading[e.Shard]; a != nil && a.term == e.Term && !s.bugs.outlive {
 				delete(n.leading, e.Shard)
 				a.closed()
 			}

@@ -22,6 +22,12 @@ type simBugs struct {
 	keepTail    bool // the disk keeps the old log's tail
 	splitDedupe bool // the dedupe row is an entry of its own
 	softAhead   bool // watchers hear before the record is committed
+	eager       bool // devices get a publication before it is committed
+	outlive     bool // an activation ignores Closed
+	anyLeader   bool // a device is answered whatever term it knows
+	localRead   bool // a linearizable read is answered at once
+	trimAhead   bool // what the device has not acknowledged is trimmed
+	loseOp      bool // one replica in three loses a write in forty
 
 	outcomes bool // the checkers that look inside are off
 }
@@ -50,6 +56,7 @@ type sim struct {
 	readID     uint64
 	storm      int64 // how long faults last
 	calm       bool
+	cruel      bool // nodes die where it hurts
 	quiet      bool // three nodes, three voters, no faults but a test's own
 	real       bool // persistence.Store instead of the model
 	nextNode   uint64
