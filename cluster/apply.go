@@ -13,8 +13,8 @@ import (
 	"muster/persistence"
 )
 
-// apply turns committed entries into rows and the group's next state: one batch.
-func (g *group) apply(t *Turn, m *raftpb.Message) {
+// apply turns committed entries into rows and the group's next state: one batch. It returns the last index.
+func (g *group) apply(t *Turn, m *raftpb.Message) uint64 {
 	a := applied{g: g, state: g.state, responses: m.GetResponses()}
 	var ops []persistence.Op
 	for _, e := range m.GetEntries() {
@@ -45,6 +45,7 @@ func (g *group) apply(t *Turn, m *raftpb.Message) {
 		u.State = new(a.state)
 	}
 	t.applies, t.Updates = append(t.applies, a), append(t.Updates, u)
+	return a.state.Applied
 }
 
 // applyCommand drops what was proposed in another term than it was committed in.

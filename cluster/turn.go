@@ -121,12 +121,13 @@ func (g *group) collect(first, second *Turn) {
 	}
 	g.reads.ready(g, &first.Events)
 	var toAppend *raftpb.Message
+	var applied uint64
 	for _, m := range rd.Messages {
 		switch m.GetType() {
 		case raftpb.MsgStorageAppend:
 			toAppend = m
 		case raftpb.MsgStorageApply:
-			g.apply(first, m)
+			applied = g.apply(first, m)
 		case raftpb.MsgApp, raftpb.MsgHeartbeat, raftpb.MsgSnap, raftpb.MsgTimeoutNow:
 			g.send(&first.Before, m)
 		default:
@@ -134,15 +135,16 @@ func (g *group) collect(first, second *Turn) {
 		}
 	}
 	if toAppend != nil && !g.gone { // an entry applied may end the replica
-		g.append(second, toAppend, rd.MustSync && !g.host.cfg.bugs.noSync)
+		g.append(second, toAppend, applied, rd.MustSync && !g.host.cfg.bugs.noSync)
 	}
 }
 
-// append takes entries, hard state and snapshot to the disk; what depends on them waits for Wrote.
-func (g *group) append(t *Turn, m *raftpb.Message, sync bool) {
+// append takes entries, hard state and snapshot to the disk; what depends on them waits for Wrote. A
+// commit index alone that the apply of the same Ready covers is not written twice.
+func (g *group) append(t *Turn, m *raftpb.Message, applied uint64, sync bool) {
 	u := persistence.Update{Group: g.id, Entries: m.GetEntries()}
 	a := appended{g: g, entries: m.GetEntries(), responses: m.GetResponses()}
-	if m.Term != nil {
+	if m.Term != nil && (m.GetTerm() != g.hard.GetTerm() || m.GetVote() != g.hard.GetVote() || m.GetCommit() > applied) {
 		u.Hard = &raftpb.HardState{Term: m.Term, Vote: m.Vote, Commit: m.Commit}
 		a.hard = u.Hard
 	}
