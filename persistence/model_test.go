@@ -27,10 +27,17 @@ func openMem(t testing.TB) *Store {
 	return openOn(t, vfs.NewMem(), "data")
 }
 
-// openOn opens a store that is closed, leaving no goroutine, when the test ends.
+// watchedTests have a check for leaked goroutines.
+var watchedTests = map[testing.TB]bool{}
+
+// openOn opens a store that is closed when the test ends, and no goroutine stays.
 func openOn(t testing.TB, fs vfs.FS, dir string) *Store {
 	t.Helper()
-	before := goleak.IgnoreCurrent()
+	if !watchedTests[t] {
+		watchedTests[t] = true
+		before := goleak.IgnoreCurrent()
+		t.Cleanup(func() { goleak.VerifyNone(t, before) })
+	}
 	s, err := Open(dir, small(fs))
 	if err != nil {
 		t.Fatal(err)
@@ -42,7 +49,6 @@ func openOn(t testing.TB, fs vfs.FS, dir string) *Store {
 		if err := s.Close(); err != nil {
 			t.Error(err)
 		}
-		goleak.VerifyNone(t, before)
 	})
 	return s
 }
