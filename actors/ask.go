@@ -237,12 +237,12 @@ func (g *gateway) withUser(e presence.Edge, k presence.Key, now time.Time, answe
 		a.PostUserMessage(&explain{e, func(a *activation) *link.Answer { rest(a.user); return answer }})
 		return
 	}
-	u, err := g.restored(k)
+	records, _, err := g.load(k)
 	if err != nil {
 		g.park(k, err, now)
 		answer.Code, answer.Message = link.Code_UNAVAILABLE, "the user cannot be read"
 	} else {
-		rest(u)
+		rest(g.restored(records))
 	}
 	g.answer(e, answer)
 }

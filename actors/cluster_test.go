@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -356,4 +357,74 @@ func (s *system) leader(ctx context.Context, user string) *process {
 	}
 	s.t.Fatal("no leader")
 	return nil
+}
+
+// BenchmarkReadBack is a command to a user without activation, from its edge and back: the rows of 20,000
+// users lie on the disk, each with ten relations.
+func BenchmarkReadBack(b *testing.B) {
+	const users = 20_000
+	disk, err := durable.Open(durable.Config{Dir: b.TempDir(), Store: persistence.Options{Create: &persistence.Identity{Cluster: "c", Node: 1, Name: "n1"}}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	core, err := actors.New(actors.Config{Name: "n1", Store: disk})
+	if err == nil {
+		err = core.Start()
+	}
+	if err == nil {
+		err = disk.Start(core)
+	}
+	if err != nil {
+		b.Fatal(err)
+	}
+	port := durable.NewPort("e1", 1, core, nil)
+	b.Cleanup(func() {
+		port.Close()
+		disk.Engine().Stop()
+		core.Stop()
+		_ = disk.Close()
+	})
+	if err := disk.Ready(b.Context()); err != nil {
+		b.Fatal(err)
+	}
+	rows := make([]*link.ContactRow, 10)
+	for i := range rows {
+		rows[i] = &link.ContactRow{User: fmt.Sprint("friend", i), To: true, From: true}
+	}
+	act := func(user string, a *link.Act) link.Code {
+		a.Call, a.App, a.User = port.NextCall(), app, user
+		d, err := port.Call(b.Context(), a.Call, &link.Up{Shard: link.ShardOf(app, link.KindUser, user), Body: &link.Up_Act{Act: a}})
+		if err != nil {
+			b.Fatal(err)
+		}
+		return code(d)
+	}
+	var wg sync.WaitGroup
+	for w := range 64 {
+		wg.Go(func() {
+			for i := w; i < users; i += 64 {
+				if c := act(fmt.Sprint("user", i), &link.Act{What: &link.Act_Import{Import: &link.Import{Rows: rows}}}); c != link.Code_OK {
+					b.Errorf("import: %v", c)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	rng := rand.New(rand.NewPCG(1, 2))
+	loads := core.Stats().Loads.Load()
+	var took []time.Duration
+	for b.Loop() {
+		user := fmt.Sprint("user", rng.IntN(users))
+		begin := time.Now()
+		if c := act(user, &link.Act{What: &link.Act_EndClaim{EndClaim: "none"}}); c != link.Code_NOT_FOUND {
+			b.Fatal(c)
+		}
+		took = append(took, time.Since(begin))
+	}
+	if n := core.Stats().Loads.Load() - loads; n < uint64(len(took))/2 {
+		b.Fatalf("%d loads for %d commands", n, len(took))
+	}
+	slices.Sort(took)
+	b.ReportMetric(float64(took[len(took)/2].Nanoseconds()), "p50-ns")
+	b.ReportMetric(float64(took[len(took)*99/100].Nanoseconds()), "p99-ns")
 }

@@ -63,6 +63,7 @@ type proposals struct {
 const (
 	maxFlights = 1024 // proposals of a shard in flight; over it commands are refused
 	maxLazy    = 16   // lazy records of one user; over it they are flushed at once
+	mostLazy   = 64   // and over it, when there is no room, the oldest events are lost
 	flushUsers = 256  // users whose lazy records go into one proposal
 )
 
@@ -95,8 +96,12 @@ func (g *gateway) keep(a *activation, records []presence.Record, now time.Time) 
 		}
 	}
 	if len(firm) > 0 {
-		f := &flight{}
-		g.carry(f, &part{gate: g.gateOf(a.key), records: firm}, now)
+		f, t := &flight{}, g.gateOf(a.key)
+		if slices.ContainsFunc(firm, isErased) {
+			t.lazy = slices.DeleteFunc(t.lazy, func(r presence.Record) bool { return !isEvent(r) })
+		}
+		g.carryOwn(f, t, now) // they come before what is firm
+		g.carry(f, &part{gate: t, records: firm}, now)
 		g.carryLazy(f, now)
 		if err := g.propose(f, now); err != nil {
 			return 0, err
@@ -119,6 +124,19 @@ func (g *gateway) keepLazy(t *gate, records []presence.Record) {
 		g.lazy = append(g.lazy, t)
 	}
 	t.lazy = presence.Fold(t.lazy, records...)
+	for len(t.lazy) > mostLazy {
+		oldest := slices.IndexFunc(t.lazy, isEvent)
+		if oldest < 0 {
+			return
+		}
+		t.lazy = slices.Delete(t.lazy, oldest, oldest+1)
+		g.node.stats.EventsLost.Add(1)
+	}
+}
+
+func isEvent(r presence.Record) bool {
+	_, ok := r.(presence.Event)
+	return ok
 }
 
 // carry puts records of a user into a proposal.
@@ -128,14 +146,20 @@ func (g *gateway) carry(f *flight, p *part, now time.Time) {
 	f.parts = append(f.parts, p)
 }
 
+// carryOwn puts the lazy records of one user into a proposal.
+func (g *gateway) carryOwn(f *flight, t *gate, now time.Time) {
+	if len(t.lazy) > 0 {
+		p := &part{gate: t, records: t.lazy, lazy: true}
+		t.lazy = nil
+		g.carry(f, p, now)
+	}
+}
+
 // carryLazy puts the lazy records of some users into a proposal.
 func (g *gateway) carryLazy(f *flight, now time.Time) {
 	n := min(len(g.lazy), flushUsers)
 	for _, t := range g.lazy[:n] {
-		if len(t.lazy) > 0 {
-			g.carry(f, &part{gate: t, records: t.lazy, lazy: true}, now)
-			t.lazy = nil
-		}
+		g.carryOwn(f, t, now)
 	}
 	if g.lazy = g.lazy[n:]; len(g.lazy) == 0 {
 		g.lazy = nil

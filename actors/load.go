@@ -164,26 +164,26 @@ func (g *gateway) learn(k presence.Key, now time.Time) {
 	if g.core.Known(k) || !g.holds(k, link.KindUser) || g.parked(k, false, now) {
 		return
 	}
-	u, err := g.restored(k)
+	records, _, err := g.load(k)
 	if err != nil {
 		g.park(k, err, now)
 		return
 	}
-	g.step(presence.Loaded{Key: k, Publish: u.Step(now, presence.Tick{}).Publish}, nil, now)
+	loaded := presence.Loaded{Key: k}
+	if len(records) > 0 {
+		loaded.Publish = g.restored(records).Step(now, presence.Tick{}).Publish
+	}
+	g.step(loaded, nil, now)
 	g.graph(k, now)
 }
 
 // restored is a user as it is stored, not to be used but for looking at it.
-func (g *gateway) restored(k presence.Key) (*presence.User, error) {
-	records, _, err := g.load(k)
-	if err != nil {
-		return nil, err
-	}
+func (g *gateway) restored(records []presence.Record) *presence.User {
 	u := presence.NewUser(g.node.cfg.Presence, time.Time{})
 	if len(records) > 0 {
 		u.Restore(records...)
 	}
-	return u, nil
+	return u
 }
 
 func (g *gateway) learnAll(app string, users []string, now time.Time) {

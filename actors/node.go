@@ -184,6 +184,7 @@ type Stats struct {
 	Busy        atomic.Uint64 // commands refused because too much was in flight, or there was no room
 	Loads       atomic.Uint64 // users read from the store
 	Flushes     atomic.Uint64 // proposals of nothing but lazy records
+	EventsLost  atomic.Uint64 // events that were never written, because there was no room
 	ResumeAhead atomic.Uint64 // devices that had read more than there is: acknowledged data was lost
 	Gated       atomic.Int64  // gauge: steps whose effects wait for a commit
 	Transfers   atomic.Int64  // gauge: transfers whose outcome is not known

@@ -121,7 +121,9 @@ func (g *gateway) closed(out *outlet) {
 	g.node.terms[g.shard].CompareAndSwap(out.term, 0)
 	g.unknown(out)
 	g.stopAll()
-	g.core.Close()
+	if g.core != nil {
+		g.core.Close()
+	}
 	g.node.stats.Transfers.Add(-int64(len(g.transfers.open)))
 	g.out, g.core, g.transfers, g.waiting = nil, nil, transfers{}, nil
 	g.trouble = map[string]*trouble{}

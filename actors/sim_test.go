@@ -12,9 +12,13 @@ import (
 
 	"muster/actors/link"
 	"muster/actors/presence"
+	"muster/actors/row"
 )
 
-var seed = flag.Int64("seed", 0, "run this seed of the simulator only")
+var (
+	seed  = flag.Int64("seed", 0, "run this seed of the simulator only")
+	seeds = flag.Int64("seeds", 20, "how many seeds the simulator runs")
+)
 
 // sim plays users on edges whose links are cut and lose messages, and whose activations
 // and gateways panic. In the end all is healed, and every watcher must see the truth.
@@ -28,6 +32,43 @@ type sim struct {
 	cut    [3]bool
 	trace  []string
 	acted  uint64 // the last call
+
+	said    map[string]int // by user: the last number it was told to show
+	sayings []saying
+}
+
+// saying is a command to show a number for good.
+type saying struct {
+	user string
+	n    int
+	call uint64
+}
+
+// checkSayings fails if a user shows less than what was last acknowledged.
+func (s *sim) checkSayings() {
+	s.t.Helper()
+	acked := map[string]int{}
+	for _, say := range s.sayings {
+		if a := s.edges[0].answer(say.call).GetActed(); a.GetCode() == link.Code_OK && a != nil {
+			acked[say.user] = say.n
+		}
+	}
+	for user, n := range acked {
+		got := -1
+		k := presence.Key{App: app, User: user}
+		span := row.More(k)
+		_ = s.disk.Scan(shardOf(user), span.From, span.To, func(key, v []byte) bool {
+			if r, err := row.Decode(k, key, v); err != nil {
+				s.t.Errorf("%q: %v", key, err)
+			} else if c, ok := r.(presence.ClaimSet); ok && c.Claim.ID == "says" {
+				_, _ = fmt.Sscan(c.Claim.Text, &got)
+			}
+			return true
+		})
+		if got < n || got > s.said[user] {
+			s.t.Fatalf("%s says %d, acknowledged was %d of %d\n%s", user, got, n, s.said[user], strings.Join(s.trace, "\n"))
+		}
+	}
 }
 
 const steady = "steady"
@@ -65,7 +106,7 @@ func (s *sim) step() {
 	session := user + "-" + fmt.Sprint(s.rng.IntN(2))
 	e := s.edges[s.rng.IntN(len(s.edges))]
 	i := s.rng.IntN(len(s.edges))
-	switch op := s.rng.IntN(14); op {
+	switch op := s.rng.IntN(20); op {
 	case 0, 1, 2:
 		s.conn++
 		s.note("attach %s to %s as %d", session, e.name, s.conn)
@@ -113,6 +154,22 @@ func (s *sim) step() {
 		synctest.Wait()
 		s.node.gateways[shard].core = nil
 		s.node.post(shard, presence.Cluster{})
+	case 12:
+		on := s.rng.IntN(2) == 0
+		s.note("commits are held: %v", on)
+		s.disk.hold(on)
+	case 13:
+		err := []error{nil, ErrNoRoom, ErrBusy}[s.rng.IntN(3)]
+		s.note("the store refuses: %v", err)
+		s.disk.refuse(err)
+	case 14:
+		shard := shardOf([]string{user, steady}[s.rng.IntN(2)])
+		s.note("shard %d loses its term", shard)
+		s.disk.lose(shard, true)
+	case 15, 16:
+		s.said[user]++
+		s.note("%s says %d", user, s.said[user])
+		s.sayings = append(s.sayings, saying{user, s.said[user], s.edges[0].setClaim(user, "says", fmt.Sprint(s.said[user]), 0)})
 	default:
 		d := []time.Duration{time.Millisecond, 300 * time.Millisecond, 2 * time.Second, 7 * time.Second}[s.rng.IntN(4)]
 		s.note("%v pass", d)
@@ -152,6 +209,15 @@ func (s *sim) heal() {
 	pass(3 * time.Minute)
 }
 
+// presenceOf is a state without what was said: online or offline.
+func presenceOf(shown string) string {
+	state, _, _ := strings.Cut(shown, " ")
+	if state == "dnd" {
+		return "online"
+	}
+	return state
+}
+
 func (s *sim) check() {
 	s.t.Helper()
 	for _, e := range s.edges {
@@ -162,7 +228,7 @@ func (s *sim) check() {
 			if !s.hidden[user] && (s.heldUnlocked(user, e)) {
 				want = "online"
 			}
-			if got := e.shown[e.name+">"+user]; got != want && (got != "" || want != "offline") {
+			if got := presenceOf(e.shown[e.name+">"+user]); got != want && (got != "" || want != "offline") {
 				e.mu.Unlock()
 				call := e.ask(shardOf(user), &link.Ask{What: &link.Ask_Explain{Explain: &link.Explain{User: user, Watcher: e.name}}})
 				synctest.Wait()
@@ -204,14 +270,14 @@ func (s *sim) heldUnlocked(user string, locked *testEdge) bool {
 }
 
 func TestSim(t *testing.T) {
-	from, to := int64(1), int64(20)
+	from, to := int64(1), *seeds
 	if *seed != 0 {
 		from, to = *seed, *seed
 	}
 	for n := from; n <= to; n++ {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
 			onDisk(t, 3, Config{}, func(c *cluster, d *disk) {
-				s := &sim{cluster: c, rng: rand.New(rand.NewPCG(uint64(n), 3)), disk: d, hidden: map[string]bool{}}
+				s := &sim{cluster: c, rng: rand.New(rand.NewPCG(uint64(n), 3)), disk: d, hidden: map[string]bool{}, said: map[string]int{}}
 				c.edges[0].attach(steady, "st", 1<<40)
 				for _, e := range c.edges {
 					e.watch(e.name, steady, "u0", "u1", "u2", "u3", "u4", "u5")
@@ -224,6 +290,7 @@ func TestSim(t *testing.T) {
 				s.heal()
 				s.checkSteady()
 				s.check()
+				s.checkSayings()
 			})
 		})
 	}

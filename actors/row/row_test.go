@@ -290,6 +290,7 @@ func TestReadBack(t *testing.T) {
 		rows.apply(q.Append(nil, other, []presence.Record{g.record(), presence.Marker{}}))
 		_, before := rows.read(t, other)
 		m, p := model{}, Profile{}
+		var folded []presence.Record
 		for range 60 {
 			batch := make([]presence.Record, 1+g.IntN(4))
 			for i := range batch {
@@ -298,6 +299,9 @@ func TestReadBack(t *testing.T) {
 				kinds[fmt.Sprintf("%T", batch[i])] = true
 			}
 			rows.apply(p.Append(nil, ann, batch))
+			if folded = presence.Fold(folded, batch...); !reflect.DeepEqual(sorted(folded), m.records()) {
+				t.Fatalf("seed %d: after %+v\nfolded %+v\nwant %+v", seed, batch, sorted(folded), m.records())
+			}
 			got, records := rows.read(t, ann)
 			if want := m.records(); !reflect.DeepEqual(sorted(records), want) {
 				t.Fatalf("seed %d: after %+v\nread %+v\nwant %+v", seed, batch, sorted(records), want)
