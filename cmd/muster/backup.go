@@ -121,37 +121,3 @@ func openOffline(dir string) (*persistence.Store, error) {
 	}
 	return store, nil
 }
-
-func restoreCommand() *cobra.Command {
-	var dir string
-	cmd := &cobra.Command{
-		Use:   "restore FILE|- --data DIR",
-		Short: "Make a data directory out of a backup",
-		Long: `Make a data directory out of a backup (- is standard input). DIR must not exist or be empty. The
-new directory is a new node of a cluster with a history of its own: outboxes have new epochs, so devices that read them
-before are told to fetch their state again.`,
-		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if dir == "" {
-				return fmt.Errorf("--data: name the directory to restore into")
-			}
-			in := cmd.InOrStdin()
-			if args[0] != "-" {
-				f, err := os.Open(args[0])
-				if err != nil {
-					return faultf("cannot read %s: %w", args[0], rootCause(err))
-				}
-				defer f.Close()
-				in = f
-			}
-			sum, err := persistence.Restore(dir, in, persistence.Options{Create: &persistence.Identity{Node: newNodeID()}})
-			if err != nil {
-				return storageFault(dir, err)
-			}
-			fmt.Fprintf(cmd.ErrOrStderr(), "%d rows restored into %s; start it with muster serve --data %s\n", sum.Rows, dir, dir)
-			return nil
-		},
-	}
-	cmd.Flags().StringVar(&dir, "data", "", "the new data directory")
-	return cmd
-}

@@ -29,12 +29,13 @@ type Config struct {
 
 	DefaultAudience []string `koanf:"default-audience" default:"last_seen=contacts,devices=contacts" help:"who sees what unless a user says otherwise: field=everyone|contacts|nobody; fields state, last_seen, status, devices, activity, typing, receipts"`
 
-	OutboxTTL     time.Duration `koanf:"outbox-ttl" default:"168h" help:"how long an entry waits if its publisher does not say, 10s to 720h"`
-	Events        bool          `koanf:"events" default:"false" help:"keep user.online, user.offline and user.state for /v1/events; webhook switches it on"`
-	EventsKeep    time.Duration `koanf:"events-keep" default:"24h" help:"how long events can be read, 1h to 720h"`
-	Webhook       []string      `koanf:"webhook" default:"" help:"URL that is sent the events"`
-	WebhookSecret []string      `koanf:"webhook-secret" default:"" secret:"true" help:"secrets that sign webhooks, whsec_… as in Standard Webhooks; several while one is being replaced"`
-	AudienceHook  string        `koanf:"audience-hook" default:"" help:"URL that is asked for the contacts of a user, for applications that keep them"`
+	OutboxTTL        time.Duration `koanf:"outbox-ttl" default:"168h" help:"how long an entry waits if its publisher does not say, 10s to 720h"`
+	Events           bool          `koanf:"events" default:"false" help:"keep user.online, user.offline and user.state for /v1/events; webhook switches it on"`
+	EventsKeep       time.Duration `koanf:"events-keep" default:"24h" help:"how long events can be read, 1h to 720h"`
+	Webhook          string        `koanf:"webhook" default:"" help:"URL that is sent the events"`
+	WebhookSecret    []string      `koanf:"webhook-secret" default:"" secret:"true" help:"secrets that sign webhooks, whsec_… as in Standard Webhooks; several while one is being replaced"`
+	WebhookAllowHTTP bool          `koanf:"webhook-allow-http" default:"false" help:"let webhook and audience-hook be http to other machines, where bodies can be read on the way"`
+	AudienceHook     string        `koanf:"audience-hook" default:"" help:"URL that is asked for the contacts of a user, for applications that keep them"`
 
 	DrainWindow time.Duration `koanf:"drain-window" default:"20s" help:"time over which clients are sent away on SIGTERM, 5s to 10m"`
 

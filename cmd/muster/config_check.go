@@ -162,20 +162,17 @@ func (c *Config) checkSizes() error {
 }
 
 func (c *Config) checkHooks() error {
-	for _, h := range append([]string{c.AudienceHook}, c.Webhook...) {
+	for _, h := range []string{c.AudienceHook, c.Webhook} {
 		if h == "" {
 			continue
 		}
 		if u, err := url.Parse(h); err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
 			return fmt.Errorf("webhook, audience-hook: %q is not a URL; write https://app.example/hook", h)
 		}
+		if len(c.WebhookSecret) == 0 {
+			return fmt.Errorf("no secret to sign webhooks with: set --webhook-secret, whsec_ and at least 24 random bytes in base64")
+		}
 	}
-	if (len(c.Webhook) > 0 || c.AudienceHook != "") && len(c.WebhookSecret) == 0 {
-		return fmt.Errorf("no secret to sign webhooks with: set --webhook-secret, such as whsec_ and 32 random bytes in base64")
-	}
-	if len(c.Webhook) > 1 {
-		return fmt.Errorf("webhook: one URL, not %d", len(c.Webhook))
-	}
-	c.Events = c.Events || len(c.Webhook) > 0
+	c.Events = c.Events || c.Webhook != ""
 	return nil
 }

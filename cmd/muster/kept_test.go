@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+
+	sdk "muster/clients/go"
 )
 
 // A restart forgets nothing that a user was told is kept.
@@ -32,7 +34,8 @@ func TestRestartKeepsWhatUsersOwn(t *testing.T) {
 	gone := connectTo(t, url, "gone", "d1")
 	gone.command(`"bye":{}`)
 	ids := storeFor(t, api, "carl", 7)
-	first := (&campaign{t: t, url: url}).outboxOf("carl", "phone", 3) // reads three, then goes
+	phone := new(sdk.MemoryPosition)
+	first := (&campaign{t: t, url: url}).outboxOf("carl", "phone", phone, 3) // reads three, then goes
 	call(t, api, "/v1/users/dan/revoke", `{}`)
 	before := explained(t, api)
 	p.signal(15)
@@ -72,7 +75,7 @@ func TestRestartKeepsWhatUsersOwn(t *testing.T) {
 	if code := d.code(); code != 4505 && code != 4504 {
 		t.Errorf("a revoked token is let in after the restart: close code %d", code)
 	}
-	rest := (&campaign{t: t, url: url}).outboxOf("carl", "phone", 4)
+	rest := (&campaign{t: t, url: url}).outboxOf("carl", "phone", phone, 4)
 	if got := strings.Join(append(first, rest...), " "); got != strings.Join(ids, " ") {
 		t.Errorf("carl's phone got %s, want %s", got, ids)
 	}

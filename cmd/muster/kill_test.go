@@ -448,15 +448,15 @@ func (c *campaign) judge() {
 // outbox reads the first n entries of a user's outbox as a new device and returns their ids.
 func (c *campaign) outbox(user string, n int) (ids []string) {
 	c.t.Helper()
-	return c.outboxOf(user, uuid.NewString(), n)
+	return c.outboxOf(user, uuid.NewString(), new(sdk.MemoryPosition), n)
 }
 
-// outboxOf is outbox for a device of a name; it acks what it read.
-func (c *campaign) outboxOf(user, device string, n int) (ids []string) {
+// outboxOf is outbox for a device of a name that knows its position.
+func (c *campaign) outboxOf(user, device string, position sdk.PositionStore, n int) (ids []string) {
 	c.t.Helper()
 	ctx, cancel := context.WithTimeout(c.t.Context(), patience)
 	defer cancel()
-	client := c.client(ctx, user, device, new(sdk.MemoryPosition))
+	client := c.client(ctx, user, device, position)
 	defer client.Close()
 	for d := range client.Outbox().Deliveries(ctx) {
 		if d.Entry == nil {
@@ -466,6 +466,7 @@ func (c *campaign) outboxOf(user, device string, n int) (ids []string) {
 			c.t.Fatalf("%s: %+v instead of an entry", user, d)
 		}
 		if ids = append(ids, d.Entry.ID); len(ids) == n {
+			_ = position.Save(ctx, d.Position)
 			break
 		}
 	}

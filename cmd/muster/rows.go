@@ -29,33 +29,33 @@ func rowKind(key []byte) string {
 	if name := rowKinds[key[0]]; name != "" {
 		return name
 	}
-	if sub, ok := userPart(key); ok && userKinds[sub] != "" {
+	if _, sub, ok := userPart(key); ok && userKinds[sub] != "" {
 		return userKinds[sub]
 	}
 	return "unknown"
 }
 
-// userPart is what follows app and user in the key of a user's row.
-func userPart(key []byte) (sub byte, ok bool) {
-	if key[0] != 'u' {
-		return 0, false
+// userPart takes the key of a user's row apart: whose it is and which.
+func userPart(key []byte) (k presence.Key, sub byte, ok bool) {
+	if len(key) == 0 || key[0] != 'u' {
+		return k, 0, false
 	}
 	rest := key[1:]
-	for range 2 {
+	for _, part := range []*string{&k.App, &k.User} {
 		if len(rest) == 0 || len(rest) <= int(rest[0]) {
-			return 0, false
+			return k, 0, false
 		}
-		rest = rest[1+int(rest[0]):]
+		*part, rest = string(rest[1:1+int(rest[0])]), rest[1+int(rest[0]):]
 	}
 	if len(rest) == 0 {
-		return 0, false
+		return k, 0, false
 	}
-	return rest[0], true
+	return k, rest[0], true
 }
 
 // rowText is the record in a row of a user, in words. Tokens of push services are secrets.
 func rowText(k presence.Key, key, value []byte) string {
-	sub, _ := userPart(key)
+	_, sub, _ := userPart(key)
 	var record any
 	var err error
 	switch sub {

@@ -24,6 +24,7 @@ import (
 	"muster/edge/api"
 	"muster/edge/auth"
 	"muster/edge/demo"
+	"muster/edge/hooks"
 	"muster/edge/listen"
 )
 
@@ -41,6 +42,11 @@ type server struct {
 	temporary bool       // the data directory goes with the process
 	broken    chan error // the disk failed
 
+	registry *prometheus.Registry
+	webhook  *hooks.Dispatcher // nil: none
+	audience *hooks.Audience   // nil: contacts are kept here
+	calls    *api.API
+
 	listen, apiListen net.Listener
 	serving           sync.WaitGroup
 	failed            chan error
@@ -52,7 +58,7 @@ type server struct {
 // faults.
 func startServer(ctx context.Context, cfg Config, log *slog.Logger) (*server, error) {
 	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
-	s := &server{cfg: cfg, log: log, stop: stop, failed: make(chan error, 2), broken: make(chan error, 1)}
+	s := &server{cfg: cfg, log: log, stop: stop, failed: make(chan error, 2), broken: make(chan error, 1), registry: prometheus.NewRegistry()}
 	if err := s.open(ctx); err != nil {
 		s.close()
 		return nil, err
@@ -108,21 +114,31 @@ func (s *server) startCore() error {
 	p.Resumable = s.cfg.ResumeWindow
 	p.Devices = s.cfg.MaxDevices
 	p.OutboxTTL, p.Events = s.cfg.OutboxTTL, s.cfg.Events
-	core, err := actors.New(actors.Config{
+	if err := s.startAudience(); err != nil {
+		return err
+	}
+	cfg := actors.Config{
 		Name:     s.cfg.NodeName,
 		Presence: &p,
 		Room:     room.Config{GraceGone: s.cfg.GraceGone, GraceSilence: s.cfg.GraceSilence, GraceDrain: s.cfg.GraceDrain},
 		Logger:   s.log,
-		Store:    s.durable, EventsKept: s.cfg.EventsKeep,
-	})
+		Store:    s.durable, EventsKept: s.cfg.EventsKeep, OnEvents: s.news,
+	}
+	if s.audience != nil {
+		cfg.Graph = s.audience.Ask
+	}
+	core, err := actors.New(cfg)
 	if err != nil {
+		return err
+	}
+	if err := s.startWebhook(core); err != nil {
 		return err
 	}
 	if err := core.Start(); err != nil {
 		return fault(err)
 	}
 	s.core = core
-	return fault(s.durable.Start(core))
+	return fault(s.durable.Start(s.leading()))
 }
 
 func newVerifier(ctx context.Context, cfg Config, log *slog.Logger) (*auth.Verifier, error) {
@@ -161,10 +177,10 @@ func (s *server) startHTTP(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	registry := newRegistry(s.core, s.edge, s.durable)
-	calls, err := api.New(api.Config{
+	s.register()
+	s.calls, err = api.New(api.Config{
 		Caller: s.edge, Keys: apiKeys, Ready: s.notReady, Version: versionString(), Log: s.log,
-		Gatherer: registry, Registerer: registry,
+		Gatherer: s.registry, Registerer: s.registry, Hooks: s.replayer(),
 	})
 	if err != nil {
 		return fault(err)
@@ -190,7 +206,7 @@ func (s *server) startHTTP(ctx context.Context) error {
 		s.serving.Go(f.Serve)
 	}
 	s.serve(ctx, listen.NewServer(proxies.Handler(front), s.log), clients, cert)
-	s.serve(ctx, listen.NewServer(s.withBackup(withPprof(calls, s.cfg)), s.log), s.apiListen, nil)
+	s.serve(ctx, listen.NewServer(s.withBackup(withPprof(s.calls, s.cfg)), s.log), s.apiListen, nil)
 	return nil
 }
 
@@ -266,6 +282,9 @@ func (s *server) drain(ctx context.Context) {
 func (s *server) close() { s.closing.Do(s.shut) }
 
 func (s *server) shut() {
+	if s.calls != nil {
+		s.calls.Close()
+	}
 	s.stop()
 	s.serving.Wait()
 	for _, ln := range []net.Listener{s.listen, s.apiListen} {
@@ -279,8 +298,14 @@ func (s *server) shut() {
 	if s.edge != nil {
 		_ = s.edge.Close()
 	}
+	if s.webhook != nil {
+		s.webhook.Close()
+	}
 	if s.core != nil {
 		s.core.Stop()
+	}
+	if s.audience != nil {
+		s.audience.Close()
 	}
 	if s.durable != nil {
 		if err := s.durable.Close(); err != nil {
@@ -290,11 +315,9 @@ func (s *server) shut() {
 	s.removeTemporary()
 }
 
-func newRegistry(core *actors.Node, e *edge.Edge, d *durable.Node) *prometheus.Registry {
-	registry := prometheus.NewRegistry()
-	registerProcess(registry)
-	registerCore(registry, core.Stats())
-	registerStorage(registry, d)
-	registry.MustRegister(e)
-	return registry
+func (s *server) register() {
+	registerProcess(s.registry)
+	registerCore(s.registry, s.core.Stats())
+	registerStorage(s.registry, s.durable)
+	s.registry.MustRegister(s.edge)
 }

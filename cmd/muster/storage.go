@@ -15,8 +15,9 @@ import (
 )
 
 const (
-	clockSlack    = 2 * time.Second // by which the clock may be behind what was committed without a word
-	readyPatience = 5 * time.Second // between two lines that say why the node is not ready
+	flushTime     = 2500 * time.Millisecond // markers and cursors are written every 2 s
+	clockSlack    = 2 * time.Second         // by which the clock may be behind what was committed without a word
+	readyPatience = 5 * time.Second         // between two lines that say why the node is not ready
 )
 
 // openStorage opens the data directory, or makes one.
@@ -34,19 +35,51 @@ func (s *server) openStorage() error {
 	if err != nil {
 		return err
 	}
-	s.durable, err = durable.Open(durable.Config{
+	if err := s.openDurable(durable.Config{
 		Dir: dir, Logger: s.log, Fatal: s.breaks,
 		Store: persistence.Options{
 			Create: &persistence.Identity{Node: newNodeID(), Name: s.cfg.NodeName}, Cluster: s.cfg.ClusterID,
 			Cache: cache, Ballast: ballast, Logger: s.log, Fatal: s.breaks,
 		},
-	})
-	if err != nil {
+	}); err != nil {
 		return storageFault(dir, err)
 	}
 	id := s.durable.Store.Identity()
 	s.log.Info("data directory open", "dir", dir, "cluster", id.Cluster, "node_id", id.Node, "format", id.Format)
 	return s.checkClock(time.Now())
+}
+
+// openDurable opens the directory. A disk that fails meanwhile may leave the store's own
+// goroutines waiting for each other: then this one goes on without them.
+func (s *server) openDurable(cfg durable.Config) error {
+	type opened struct {
+		node *durable.Node
+		err  error
+	}
+	done := make(chan opened, 1)
+	go func() {
+		node, err := durable.Open(cfg)
+		done <- opened{node, err}
+	}()
+	select {
+	case o := <-done:
+		s.durable = o.node
+		return o.err
+	case err := <-s.broken:
+		return err
+	}
+}
+
+// flushed waits until what is written lazily, up to two seconds late, is written too; ctx
+// cuts it short.
+func (s *server) flushed(ctx context.Context) {
+	if s.temporary {
+		return
+	}
+	select {
+	case <-time.After(flushTime):
+	case <-ctx.Done():
+	}
 }
 
 // checkClock says so when the clock is behind what this node has committed. Shard time

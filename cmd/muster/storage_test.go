@@ -16,18 +16,20 @@ import (
 	"muster/persistence"
 )
 
-// servedData starts a server process on dir, lets f use it and kills it.
+// servedData starts a server process on dir, lets f use it and stops it.
 func servedData(t *testing.T, dir string, f func(api string), args ...string) {
 	t.Helper()
 	p, _, api := serveChild(t, append([]string{"--data", dir, "--log-level", "warn"}, args...)...)
 	if f != nil {
 		f(api)
 	}
-	p.signal(syscall.SIGKILL)
-	<-p.ended
+	p.signal(syscall.SIGTERM)
+	if code := p.exit(); code != 0 {
+		t.Errorf("exit code %d: %q", code, p.lines)
+	}
 }
 
-// store publishes n messages to ann over HTTP and returns their ids.
+// storeFor publishes n messages to ann over HTTP and returns their ids.
 func storeFor(t *testing.T, api, user string, n int) (ids []string) {
 	t.Helper()
 	c := &campaign{t: t, api: api}
@@ -231,13 +233,16 @@ func mountDisk(t *testing.T, size, kind string) string {
 }
 
 // fill takes room from a disk until left bytes are free.
-func fill(t *testing.T, disk string, left int64) (file string) {
+func fill(t *testing.T, disk string, left int64, name ...string) (file string) {
 	t.Helper()
 	var s syscall.Statfs_t
 	if err := syscall.Statfs(disk, &s); err != nil {
 		t.Fatal(err)
 	}
 	file = filepath.Join(disk, "filler")
+	if len(name) > 0 {
+		file = name[0]
+	}
 	f, err := os.Create(file)
 	if err != nil {
 		t.Fatal(err)
@@ -271,13 +276,29 @@ func TestFullDisk(t *testing.T) {
 	within(t, "ready again", func() bool { return readyz(t, api) == "" })
 	ids = append(ids, storeFor(t, api, "ann", 5)...)
 	expectStored(t, url, "ann", ids)
+
+	// Full at once: what is acknowledged until the server notices, or ends, is kept.
+	filler = fill(t, disk, 0)
+	for deadline := time.Now().Add(2 * time.Second); time.Now().Before(deadline); {
+		id := uuid.Must(uuid.NewV7()).String()
+		if _, _, err := c.publishOnce(t.Context(), id, message{user: "ann", body: "1"}); err == nil {
+			ids = append(ids, id)
+		} else {
+			break
+		}
+	}
+	_ = p.cmd.Process.Kill() // if it has not ended by itself
+	<-p.ended
+	p = spawn(t, "serve", "--dev", "--listen", "127.0.0.1:0", "--api-listen", "127.0.0.1:0", "--data", dir)
+	p.line("the disk is too full") // the ballast let it start; it takes no writes
 	p.signal(syscall.SIGKILL)
 	<-p.ended
-
-	filler = fill(t, disk, 0)
-	refused(t, dir, []string{"STORE_DISK_FULL"})
-	if err := os.Remove(filler); err != nil {
-		t.Fatal(err)
+	fill(t, disk, 0, filler+"2")
+	refused(t, dir, []string{"STORE_DISK_FULL", "make room"})
+	for _, name := range []string{filler, filler + "2"} {
+		if err := os.Remove(name); err != nil {
+			t.Fatal(err)
+		}
 	}
 	_, url, _ = serveChild(t, "--data", dir)
 	expectStored(t, url, "ann", ids)

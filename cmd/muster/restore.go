@@ -1,0 +1,140 @@
+package main
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"muster/actors/presence"
+	"muster/actors/row"
+	"muster/persistence"
+)
+
+func restoreCommand() *cobra.Command {
+	var dir string
+	cmd := &cobra.Command{
+		Use:   "restore FILE|- --data DIR",
+		Short: "Make a data directory out of a backup",
+		Long: `Make a data directory out of a backup (- is standard input). DIR must not exist or be empty. The
+new directory is a new node of a cluster with a history of its own: outboxes have new epochs, so devices that read them
+before are told to fetch their state again.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if dir == "" {
+				return fmt.Errorf("--data: name the directory to restore into")
+			}
+			in := cmd.InOrStdin()
+			if args[0] != "-" {
+				f, err := os.Open(args[0])
+				if err != nil {
+					return faultf("cannot read %s: %w", args[0], rootCause(err))
+				}
+				defer f.Close()
+				in = f
+			}
+			sum, err := restore(dir, in)
+			if err != nil {
+				return storageFault(dir, err)
+			}
+			fmt.Fprintf(cmd.ErrOrStderr(), "%d rows restored into %s; start it with muster serve --data %s\n", sum.Rows, dir, dir)
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&dir, "data", "", "the new data directory")
+	return cmd
+}
+
+// restore makes a directory beside dir and gives it that name when it is complete.
+func restore(dir string, in io.Reader) (sum persistence.Summary, err error) {
+	if entries, err := os.ReadDir(dir); err == nil && len(entries) > 0 {
+		return sum, &persistence.Error{Code: persistence.ErrNotEmpty, Text: "it has something in it; name a new directory"}
+	}
+	dir = filepath.Clean(dir)
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+		return sum, err
+	}
+	making, err := os.MkdirTemp(filepath.Dir(dir), filepath.Base(dir)+".restoring-*")
+	if err != nil {
+		return sum, err
+	}
+	defer func() {
+		if err != nil {
+			_ = os.RemoveAll(making)
+		}
+	}()
+	if sum, err = persistence.Restore(making, in, persistence.Options{Ballast: -1, Create: &persistence.Identity{Node: newNodeID()}}); err != nil {
+		return sum, err
+	}
+	if err := renewEpochs(making); err != nil {
+		return sum, err
+	}
+	if err := os.Remove(dir); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return sum, err
+	}
+	return sum, os.Rename(making, dir)
+}
+
+// renewEpochs gives every outbox another epoch. Offsets that were given out after the
+// backup will be given out again: a device that had read them must not take the new
+// entries for the old ones.
+func renewEpochs(dir string) error {
+	store, err := persistence.Open(dir, persistence.Options{Ballast: -1})
+	if err != nil {
+		return err
+	}
+	groups, err := store.Groups()
+	for _, g := range groups {
+		if g > 0 && err == nil {
+			err = renewShard(store, g)
+		}
+	}
+	return errors.Join(err, store.Close())
+}
+
+func renewShard(store *persistence.Store, group uint32) error {
+	const batch = 10_000
+	var ops []persistence.Op
+	var problem error
+	flush := func() {
+		if problem == nil && len(ops) > 0 {
+			problem = store.Write([]persistence.Update{{Group: group, Ops: ops}}, true)
+			ops = nil
+		}
+	}
+	err := store.Scan(group-1, []byte{'u'}, []byte{'u' + 1}, func(key, value []byte) bool {
+		k, sub, ok := userPart(key)
+		if !ok || sub != 'o' {
+			return true
+		}
+		record, err := row.Decode(k, key, value)
+		box, ok := record.(presence.OutboxSet)
+		if err != nil || !ok {
+			problem = fmt.Errorf("the outbox of %s in %s: %w", k.User, k.App, err)
+			return false
+		}
+		box.Epoch = newEpoch()
+		p := row.Profile{More: true}
+		for _, w := range p.Append(nil, k, []presence.Record{box}) {
+			ops = append(ops, persistence.Op(w))
+		}
+		if len(ops) >= batch {
+			flush()
+		}
+		return problem == nil
+	})
+	flush()
+	return errors.Join(err, problem)
+}
+
+// newEpoch is never 0.
+func newEpoch() uint64 {
+	var b [8]byte
+	_, _ = rand.Read(b[:])
+	return max(binary.BigEndian.Uint64(b[:]), 1)
+}
