@@ -15,6 +15,7 @@ func (c *testCluster) onDisk(b *testing.B) *testCluster {
 	for _, n := range c.nodes {
 		n.fs, n.dir = nil, b.TempDir()
 	}
+	b.Cleanup(c.close) // before the directories go
 	return c
 }
 

@@ -53,6 +53,39 @@ func (h *Host) Change(group uint32, c Change) error {
 	return nil
 }
 
+// Create makes an empty replica that waits for its leader's snapshot.
+func (h *Host) Create(group uint32, replica uint64) error {
+	h.idle()
+	if replica < h.retired[group] && !h.cfg.bugs.reuseReplica {
+		return ErrRetired // I5
+	}
+	if g := h.groups[group]; g != nil {
+		if g.state.Replica == replica {
+			return nil
+		}
+		return ErrRetired
+	}
+	state := persistence.State{Replica: replica, Conf: &raftpb.ConfState{}}
+	g, err := h.add(group, nil, state, 0)
+	if err != nil {
+		return err
+	}
+	h.extra = append(h.extra, persistence.Update{Group: group, Hard: g.hard, State: &state})
+	return nil
+}
+
+// Destroy removes the replica here and forbids all ids below min from coming back.
+func (h *Host) Destroy(group uint32, min uint64) {
+	h.idle()
+	if g := h.groups[group]; g != nil {
+		min = max(min, g.state.Replica+1)
+		g.gone = true
+		h.touch(g)
+	}
+	h.retired[group] = max(h.retired[group], min)
+	h.extra = append(h.extra, persistence.Update{Group: group, Destroy: h.retired[group]})
+}
+
 // check is the gate (I6).
 func (g *group) check(c *Change) error {
 	if (len(c.Add) > 0) == (len(c.Promote)+len(c.Remove) > 0) {

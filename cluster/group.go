@@ -100,45 +100,6 @@ func (g *group) voter() bool {
 		slices.Contains(g.state.Conf.GetVotersOutgoing(), g.state.Replica)
 }
 
-// rank spreads the campaigns of one group over time and those of all groups over nodes.
-func (g *group) rank() time.Duration {
-	var live []uint64
-	for _, id := range g.state.Conf.GetVoters() {
-		if !g.host.suspects[g.node(id)] {
-			live = append(live, id)
-		}
-	}
-	slices.Sort(live)
-	at := slices.Index(live, g.state.Replica)
-	if at < 0 {
-		return time.Duration(len(live)) * campaignRank
-	}
-	n := len(live)
-	return time.Duration((at+int(g.id)%n)%n) * campaignRank
-}
-
-func (g *group) suspect(node uint64) {
-	status := g.raft.BasicStatus()
-	if status.RaftState == raft.StateLeader {
-		for _, id := range g.replicas(node) {
-			g.raft.ReportUnreachable(id)
-		}
-		return
-	}
-	if status.Lead == raft.None || g.node(status.Lead) == node {
-		g.forget()
-	}
-}
-
-// forget makes a follower forget its leader and plan to campaign.
-func (g *group) forget() {
-	_ = g.raft.ForgetLeader()
-	if g.voter() && g.campaignAt == 0 {
-		g.campaignAt = g.host.now + campaignFirst + g.rank()
-	}
-	g.host.touch(g)
-}
-
 // follow notes what raft says of term and leader, and closes what the node does not lead any more.
 func (g *group) follow(t *Turn, hard *raftpb.HardState, soft bool) {
 	before := g.term
@@ -238,34 +199,6 @@ func (g *group) landed(seq uint64) {
 		n++
 	}
 	g.flight = g.flight[n:]
-}
-
-// transfer gives the leadership to a node's voter, or to the live one with the longest log.
-func (g *group) transfer(node uint64) error {
-	var best, match uint64
-	g.raft.WithProgress(func(id uint64, typ raft.ProgressType, p progress) {
-		if id == g.state.Replica || typ != raft.ProgressTypePeer || !p.RecentActive || g.host.suspects[g.node(id)] {
-			return
-		}
-		if node == 0 || g.node(id) == node {
-			if best == 0 || p.Match > match {
-				best, match = id, p.Match
-			}
-		}
-	})
-	if best == 0 {
-		return ErrNoTarget
-	}
-	g.flush()
-	g.raft.TransferLeader(best)
-	g.host.touch(g)
-	return nil
-}
-
-func (g *group) giveAway() {
-	if g.leading && g.raft.BasicStatus().LeadTransferee == raft.None {
-		_ = g.transfer(0)
-	}
 }
 
 func (g *group) setState(s persistence.State) {

@@ -15,11 +15,6 @@ import (
 const (
 	electionTicks  = 10
 	heartbeatTicks = 1
-	campaignFirst  = 20 * time.Millisecond
-	campaignRank   = 100 * time.Millisecond
-	campaignAgain  = 100 * time.Millisecond
-	campaignSpread = 50 * time.Millisecond
-	campaignStart  = 200 * time.Millisecond // a restarted voter listens first
 )
 
 // Host runs this node's replicas. It has no goroutine, no clock and does no I/O but reads
@@ -127,35 +122,6 @@ func (h *Host) Tick() {
 	}
 }
 
-// Wake says what time it is, since any fixed moment; it never goes back. Other inputs count from the last
-// Wake. Campaigns whose time has come begin.
-func (h *Host) Wake(now time.Duration) {
-	h.idle()
-	h.now = max(h.now, now)
-	for _, g := range h.order {
-		if g.campaignAt == 0 || g.campaignAt > h.now {
-			continue
-		}
-		g.campaignAt = 0
-		if g.raft.BasicStatus().Lead != raft.None || !g.voter() {
-			continue
-		}
-		_ = g.raft.Campaign()
-		g.campaignAt = h.now + campaignAgain + time.Duration(h.cfg.Rand.Int64N(int64(campaignSpread)))
-		h.touch(g)
-	}
-}
-
-// Deadline is when Wake must be called at the latest; false when nothing is due.
-func (h *Host) Deadline() (at time.Duration, ok bool) {
-	for _, g := range h.order {
-		if g.campaignAt != 0 && (!ok || g.campaignAt < at) {
-			at, ok = g.campaignAt, true
-		}
-	}
-	return at, ok
-}
-
 // Receive takes a message from another node. Those of a suspect and those for another
 // replica than the one here are dropped.
 func (h *Host) Receive(from uint64, group uint32, m *raftpb.Message) {
@@ -238,78 +204,6 @@ func (h *Host) Read(shard uint32, id uint64) error {
 	g.reads.asked = append(g.reads.asked, id)
 	h.touch(g)
 	return nil
-}
-
-// Transfer begins to give the shard's leadership to a node, or to the best one for node 0.
-// Proposals wait meanwhile, a second at most.
-func (h *Host) Transfer(shard uint32, node uint64) error {
-	h.idle()
-	g := h.groups[shard+1]
-	if g == nil || g.open == 0 {
-		return ErrNotLeader
-	}
-	return g.transfer(node)
-}
-
-// Suspect says that a node seems dead: its messages are dropped until Trust, followers of it forget it and
-// campaign one after the other.
-func (h *Host) Suspect(node uint64) {
-	h.idle()
-	h.suspects[node] = true
-	for _, g := range h.order {
-		g.suspect(node)
-	}
-}
-
-// Trust ends Suspect: there is a new stream.
-func (h *Host) Trust(node uint64) {
-	h.idle()
-	delete(h.suspects, node)
-}
-
-// Refuse stops proposals and received snapshots, and gives leaderships away while a reason
-// is set; "" resumes.
-func (h *Host) Refuse(reason string) {
-	h.idle()
-	h.refusing = reason
-	for _, g := range h.order {
-		if reason != "" {
-			g.giveAway()
-		}
-	}
-}
-
-// Create makes an empty replica that waits for its leader's snapshot.
-func (h *Host) Create(group uint32, replica uint64) error {
-	h.idle()
-	if replica < h.retired[group] && !h.cfg.bugs.reuseReplica {
-		return ErrRetired // I5
-	}
-	if g := h.groups[group]; g != nil {
-		if g.state.Replica == replica {
-			return nil
-		}
-		return ErrRetired
-	}
-	state := persistence.State{Replica: replica, Conf: &raftpb.ConfState{}}
-	g, err := h.add(group, nil, state, 0)
-	if err != nil {
-		return err
-	}
-	h.extra = append(h.extra, persistence.Update{Group: group, Hard: g.hard, State: &state})
-	return nil
-}
-
-// Destroy removes the replica here and forbids all ids below min from coming back.
-func (h *Host) Destroy(group uint32, min uint64) {
-	h.idle()
-	if g := h.groups[group]; g != nil {
-		min = max(min, g.state.Replica+1)
-		g.gone = true
-		h.touch(g)
-	}
-	h.retired[group] = max(h.retired[group], min)
-	h.extra = append(h.extra, persistence.Update{Group: group, Destroy: h.retired[group]})
 }
 
 // SnapshotSent says how the snapshot sent last to a node's replica of the group fared.

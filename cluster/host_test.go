@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -406,5 +407,20 @@ func TestStay(t *testing.T) {
 	got = stay(append(got, persistence.Member{Replica: 4, Node: 3}), &raftpb.ConfState{Voters: []uint64{1, 4}})
 	if want := []persistence.Member{{Replica: 1, Node: 1}, {Replica: 4, Node: 3}}; !slices.Equal(got, want) {
 		t.Errorf("%v, want %v", got, want)
+	}
+}
+
+// TestLoopIsSmall keeps the part that has to be understood at once short.
+func TestLoopIsSmall(t *testing.T) {
+	lines := 0
+	for _, file := range []string{"host.go", "turn.go", "group.go", "apply.go"} {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines += bytes.Count(b, []byte("\n"))
+	}
+	if lines == 0 || lines > 1000 {
+		t.Errorf("the loop has %d lines", lines)
 	}
 }
