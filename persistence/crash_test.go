@@ -235,3 +235,5 @@ func runFaulty(t *testing.T, mem *vfs.MemFS, f *faultAt, steps []step) (told boo
 	}
 	return true, classify(err, ""), at
 }
+
+func randSource() *rand.Rand { return rand.New(rand.NewPCG(1, 2)) }

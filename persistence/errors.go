@@ -3,6 +3,7 @@ package persistence
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
 	"syscall"
 
@@ -70,7 +71,7 @@ func classify(err error, other Code) Code {
 		return own.Code
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		return ErrDiskFull
-	case errors.Is(err, syscall.EROFS), errors.Is(err, pebble.ErrReadOnly):
+	case errors.Is(err, syscall.EROFS), errors.Is(err, fs.ErrPermission), errors.Is(err, pebble.ErrReadOnly):
 		return ErrReadOnly
 	case pebble.IsCorruptionError(err):
 		return ErrCorrupt

@@ -105,6 +105,9 @@ func (s *Store) openDB() (err error) {
 		}
 	}()
 	s.db, err = pebble.Open(s.path(pebbleDir), s.pebbleOptions())
+	if errors.Is(err, fs.ErrNotExist) {
+		err = fail(ErrCorrupt, err, "%s: a file is missing%s", s.dir, s.advice(ErrCorrupt))
+	}
 	return err
 }
 
@@ -131,6 +134,9 @@ func (o Options) withDefaults() Options {
 func (s *Store) explain(err error) error {
 	var own *Error
 	if errors.As(err, &own) {
+		if !strings.Contains(own.Text, s.dir) {
+			own = &Error{Code: own.Code, Text: s.dir + ": " + own.Text + s.advice(own.Code), Err: own.Err}
+		}
 		return own
 	}
 	code := classify(err, ErrFailed)
@@ -180,11 +186,19 @@ func (s *Store) takeLock() (err error) {
 		}
 	}
 	s.lock, err = pebble.LockDirectory(s.path(pebbleDir), s.fs)
+	if s.readOnly && classify(err, "") == ErrReadOnly {
+		// Nobody can run on a disk that takes no writes, so nobody need be kept out.
+		s.lock, err = pebble.LockDirectory(s.path(pebbleDir), unlocked{s.fs})
+	}
 	if err == nil || classify(err, "") != "" {
 		return err
 	}
 	return fail(ErrLocked, nil, "%s is in use by another process", s.dir)
 }
+
+type unlocked struct{ vfs.FS }
+
+func (unlocked) Lock(string) (io.Closer, error) { return io.NopCloser(nil), nil }
 
 // prepare makes the directory's own files and forgets what was staged.
 func (s *Store) prepare(born bool) error {
@@ -383,6 +397,9 @@ func (s *Store) loadReplicas() (err error) {
 	}
 	for _, g := range gs {
 		_, st, first, last, err := load(s.db, g)
+		if classify(err, "") == ErrNoGroup {
+			err = fail(ErrCorrupt, nil, "group %d has no state row", g)
+		}
 		if err != nil {
 			return err
 		}
