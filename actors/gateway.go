@@ -343,23 +343,21 @@ func (g *gateway) contain() {
 	n.stats.Panics.Add(1)
 	n.stats.Reopened.Add(1)
 	n.cfg.Logger.Error("gateway panicked; shard reopens", "shard", g.shard, "panic", r, "stack", string(debug.Stack()))
-	defer g.giveUp()
-	g.out.cut()
-	g.stopAll()
-	g.reopen()
-	g.arm()
+	if g.out != nil {
+		g.out.cut()
+		g.stopAll()
+		g.reopen()
+	}
 }
 
-// giveUp closes a shard that cannot even begin anew, until the store opens it again.
-func (g *gateway) giveUp() {
+// giveUp closes a shard that cannot even begin, until the store opens it again.
+func (g *gateway) giveUp(out *outlet) {
 	r := recover()
 	if r == nil {
 		return
 	}
 	g.node.cfg.Logger.Error("shard does not open", "shard", g.shard, "panic", r, "stack", string(debug.Stack()))
-	if out := g.node.outlets[g.shard].Load(); out != nil {
-		out.cut()
-		g.out = out
-		g.closed(out)
-	}
+	out.cut()
+	g.out = out
+	g.closed(out)
 }

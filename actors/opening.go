@@ -61,6 +61,7 @@ func (g *gateway) opened(m *opened) {
 	if m.out.isCut() {
 		return
 	}
+	defer g.giveUp(m.out)
 	n := g.node
 	g.term, g.generation = m.out.term, m.generation
 	g.skew, g.skewed = 0, time.Now()
@@ -84,10 +85,12 @@ func (g *gateway) reopen() {
 	if !g.node.outlets[g.shard].CompareAndSwap(old, out) {
 		return // the shard closes
 	}
+	defer g.giveUp(out)
 	g.anew(out, g.version)
 	for _, e := range g.node.linked() {
 		g.out.send(e, again(presence.Key{}))
 	}
+	g.arm()
 }
 
 // anew makes the shard anew under the outlet. Its versions go on after one.
