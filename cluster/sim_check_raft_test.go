@@ -50,6 +50,9 @@ func (c *checker) wrote(n *vnode, u *persistence.Update, was loaded) {
 	if was.state.Replica == r.replica && was.state.Applied > now.state.Applied {
 		c.s.fail("I3 order", "node %d group %d: applied index %d after %d", n.id, u.Group, now.state.Applied, was.state.Applied)
 	}
+	if was.state.At > now.state.At {
+		c.s.fail("I13 shard time", "node %d group %d: %d after %d", n.id, u.Group, now.state.At, was.state.At)
+	}
 	c.applied(n, u.Group, was.state.Applied, now)
 	c.rows(n, u.Group, u.Ops, was.state.Applied, now.state.Applied)
 	c.equal(n, u.Group, now.state)
@@ -114,7 +117,7 @@ func (c *checker) equal(n *vnode, group uint32, st persistence.State) {
 	if sum, ok := c.s.rowSum(n, group); ok {
 		c.same(c.sums, "replica equality", n, where, sum)
 	}
-	conf := confString(st.Conf)
+	conf := fmt.Sprintf("%s members %v shard time %d generation %d", confString(st.Conf), st.Members, st.At, st.Generation)
 	if want, ok := c.confs[where]; ok && want != conf {
 		c.s.fail("configuration", "node %d group %d index %d: %s, elsewhere %s", n.id, group, st.Applied, conf, want)
 	}

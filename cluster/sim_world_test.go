@@ -190,12 +190,17 @@ type network struct {
 func (s *sim) post(from *vnode, m Message) {
 	var rows any
 	if m.Raft.GetType() == raftpb.MsgSnap {
+		index := m.Raft.GetSnapshot().GetMetadata().GetIndex()
+		if have := s.check.load(from, m.Group).state.Applied; have != index {
+			s.fail("snapshot", "node %d group %d sends a snapshot of %d with the rows of %d", from.id, m.Group, index, have)
+			return
+		}
 		var err error
 		if rows, err = from.disk.freeze(m.Group); err != nil {
 			s.dead(from, err)
 			return
 		}
-		s.log("node %d sends node %d a snapshot of group %d at %d", from.id, m.To, m.Group, m.Raft.GetSnapshot().GetMetadata().GetIndex())
+		s.log("node %d sends node %d a snapshot of group %d at %d", from.id, m.To, m.Group, index)
 	}
 	copies := 1
 	if s.rnd.Float64() < s.net.loss {
