@@ -38,8 +38,10 @@ func (w *world) connect(c *client, edge string) {
 		pos := c.box.pos
 		if c.box.jump {
 			pos = Position{}
+			*c.box = inbox{}
 		}
 		a.Outbox = &pos
+		w.acks(pos)
 	}
 	e.conns[e.next] = &vconn{user: c.user, attach: a}
 	e.send(Deliver{Key{testApp, c.user}, e.id(), a})

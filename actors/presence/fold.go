@@ -88,7 +88,7 @@ func replaces(r, old Record) bool {
 	}
 	switch r := r.(type) {
 	case Erased:
-		return true
+		return kind != 'h'
 	case EntriesDropped:
 		return kind == 'z' && offset >= r.From && offset <= r.To
 	case DeviceGone:

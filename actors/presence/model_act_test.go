@@ -260,6 +260,7 @@ func (m *model) mask(owner string, w Watcher) (mask Mask) {
 // restore folds records, as Restore does.
 func (m *model) restore(records []Record) {
 	m.restored = len(records) > 0
+	defer m.box.restored(records)
 	held := func(h HeldClaim) modelClaim {
 		m.serial++
 		return modelClaim{Claim: h.Claim, until: h.Until, serial: m.serial}
@@ -300,11 +301,10 @@ func (m *model) restore(records []Record) {
 			}
 		case EntryPut:
 			m.box.entries[r.Entry.Offset] = &modelEntry{r.Entry, r.Body}
+		case DedupeSet:
+			m.box.ids[sentID{r.Sender, r.ID}] = Known{r.Epoch, r.Offset, r.At, r.Digest}
 		case DeviceSet:
-			m.box.devices[r.Device] = &modelDevice{r.Provider, r.Token, r.Offset, int64(r.Seen)}
-		case CursorSet:
-			d := m.box.devices[r.Device]
-			d.cursor, d.day = max(d.cursor, r.Offset), max(d.day, int64(r.Seen))
+			m.box.devices[r.Device] = &modelDevice{r.Provider, r.Token, 0, int64(r.Seen)}
 		case Revocations:
 			m.cut, m.tokens = r.Before, map[string]int64{}
 			for _, t := range r.Tokens {

@@ -341,3 +341,29 @@ func items(out *Output) (all []item) {
 	})
 	return all
 }
+
+// restored completes what needs the other rows.
+func (b *modelBox) restored(records []Record) {
+	for _, r := range records {
+		switch r := r.(type) {
+		case DeviceSet:
+			if r.Epoch == b.epoch {
+				b.devices[r.Device].cursor = max(b.devices[r.Device].cursor, r.Offset)
+			}
+		case CursorSet:
+			if d := b.devices[r.Device]; d != nil {
+				d.day = max(d.day, int64(r.Seen))
+				if r.Epoch == b.epoch {
+					d.cursor = max(d.cursor, r.Offset)
+				}
+			}
+		case OutboxSet:
+			for _, o := range b.kept() {
+				if o <= r.Trimmed {
+					delete(b.entries, o)
+				}
+			}
+		}
+	}
+	b.settle()
+}

@@ -195,6 +195,12 @@ func (m *model) received(now time.Time, in Received) (r result) {
 		r = m.box.publish(now, m.cfg, what, false)
 		r.published = nil
 	case Erased:
+		if x.to || x.out {
+			r.transfers = append(r.transfers, TransferOut{in.From, Handshake{StanzaUnsubscribe, x.asked}})
+		}
+		if x.blocked {
+			r.transfers = append(r.transfers, TransferOut{in.From, BlockedBy{}})
+		}
 		delete(m.rel, in.From)
 		delete(m.waits, in.From)
 		delete(m.grants, in.From)

@@ -260,6 +260,7 @@ func (o *outbox) drop(why GapReason, out *Output, which func(*held) bool) (dropp
 	if o.entries = kept; len(kept) == 0 {
 		o.entries = nil
 	}
+	o.trimGaps()
 	return dropped
 }
 
@@ -327,7 +328,6 @@ func (u *User) expireEntries(now int64, out *Output) {
 		return
 	}
 	dropped := o.drop(GapExpired, out, func(h *held) bool { return h.until <= now })
-	o.trimGaps()
 	out.Records = append(out.Records, o.record())
 	if !u.cfg.Events {
 		return

@@ -87,7 +87,9 @@ type Known struct {
 // From to To when its gate has released the step. Rows of the range that are gone by then
 // were dropped by a later step: it says a gap in their place (User.Gone knows the reason).
 // Deliveries of one conn are in order, each begins after what the one before ended with;
-// a redelivery begins earlier, and the client drops what it has.
+// a redelivery begins earlier, and the client drops what it has. What does not follow what
+// a conn has got (a part was lost with a link), or is of another epoch without Reset, is
+// dropped as well: it comes again after the edge's announcement.
 type Delivery struct {
 	Conn     Conn
 	Epoch    uint64 // 0: there is no outbox yet

@@ -14,11 +14,12 @@ type outside struct {
 	acked  map[[2]uint64]bool      // some device has acked it
 	events []Event
 	serial uint64
+	maker  map[ID]*actor // whose activation first saw it
 }
 
 func newOutside() outside {
 	return outside{
-		given: map[[2]string]Published{}, where: map[[2]uint64]string{}, heads: map[string]Position{}, acked: map[[2]uint64]bool{},
+		given: map[[2]string]Published{}, where: map[[2]uint64]string{}, heads: map[string]Position{}, acked: map[[2]uint64]bool{}, maker: map[ID]*actor{},
 	}
 }
 
@@ -65,7 +66,7 @@ func (w *world) lookUp(a *actor, in Input) Input {
 		return in
 	}
 	for _, r := range w.stored(a.key.User) {
-		if d, ok := r.(DedupeSet); ok && d.Sender == p.Sender && d.ID == p.ID && (a.born.After(d.At) || w.now.Sub(d.At) > 50*time.Second || w.pick(2) == 0) {
+		if d, ok := r.(DedupeSet); ok && d.Sender == p.Sender && d.ID == p.ID && (w.maker[d.ID] != a || w.now.Sub(d.At) > 50*time.Second || w.pick(2) == 0) {
 			p.Known = &Known{d.Epoch, d.Offset, d.At, d.Digest}
 		}
 	}
@@ -90,8 +91,8 @@ func (w *world) published(user string, in Publish, r *Reply) {
 }
 
 // stores checks the entries that a step stores: they follow one another.
-func (w *world) stores(user string, records []Record) {
-	epoch := uint64(0)
+func (w *world) stores(a *actor, records []Record) {
+	user, epoch := a.key.User, uint64(0)
 	for _, r := range records {
 		switch r := r.(type) {
 		case OutboxSet:
@@ -108,6 +109,8 @@ func (w *world) stores(user string, records []Record) {
 			}
 			w.heads[user] = Position{epoch, r.Entry.Offset}
 			w.where[[2]uint64{epoch, r.Entry.Offset}] = r.Entry.ClientID
+		case DedupeSet:
+			w.maker[r.ID] = a
 		case Erased:
 			delete(w.heads, user)
 		}
@@ -116,7 +119,7 @@ func (w *world) stores(user string, records []Record) {
 
 // outboxes carries deliveries to the edges, with the rows they name.
 func (w *world) outboxes(a *actor, out *Output) {
-	w.stores(a.key.User, out.Records)
+	w.stores(a, out.Records)
 	ds := out.Deliver
 	if out.Reply.Outbox != nil {
 		ds = append([]Delivery{*out.Reply.Outbox}, ds...)
@@ -143,6 +146,14 @@ func (w *world) outboxes(a *actor, out *Output) {
 	}
 }
 
+// begin is the first offset that a delivery is about.
+func (d *Delivery) begin() uint64 {
+	if d.Gap != nil {
+		return d.Gap.From
+	}
+	return d.From
+}
+
 // pushed is what a device makes of it: nothing may be missing without a word.
 func (e *vedge) pushed(w *world, p push) {
 	c, v := w.clientOf(e, p.d.Conn.ID), e.conns[p.d.Conn.ID]
@@ -150,8 +161,8 @@ func (e *vedge) pushed(w *world, p push) {
 		return
 	}
 	b := c.box
-	if b.pos.Epoch != p.d.Epoch && !p.d.Reset && b.pos.Epoch != 0 {
-		w.fail("%s/%s: epoch %d without a reset", c.user, c.device, p.d.Epoch)
+	if begin := p.d.begin(); !p.d.Reset && b.pos.Epoch != 0 && (b.pos.Epoch != p.d.Epoch || !b.jump && begin > b.pos.Offset+1) {
+		return // something before it was lost with a link
 	}
 	if p.d.Reset || b.pos.Epoch == 0 {
 		if p.d.Ahead {
@@ -162,9 +173,15 @@ func (e *vedge) pushed(w *world, p push) {
 			b.pos.Offset, b.jump = p.d.Head, false
 		}
 	}
+	if !b.jump && v.attach.Outbox.Epoch != b.pos.Epoch { // as its edge announces it
+		pos := b.pos
+		v.attach.Outbox = &pos
+	}
 	take := func(from, to uint64) bool {
 		if b.jump {
 			b.pos.Offset, b.jump = from-1, false
+			pos := b.pos
+			v.attach.Outbox = &pos
 		}
 		if from > b.pos.Offset+1 {
 			w.fail("%s/%s: %d follows %d", c.user, c.device, from, b.pos.Offset)
@@ -191,6 +208,13 @@ func (e *vedge) pushed(w *world, p push) {
 	}
 }
 
+// acks notes what a device says that it has read.
+func (w *world) acks(pos Position) {
+	for o := pos.Offset; o > 0 && !w.acked[[2]uint64{pos.Epoch, o}]; o-- {
+		w.acked[[2]uint64{pos.Epoch, o}] = true
+	}
+}
+
 // ack says how far a device has come.
 func (w *world) ack(c *client) {
 	e, v := w.vconn(c)
@@ -198,9 +222,7 @@ func (w *world) ack(c *client) {
 		return
 	}
 	pos := c.box.pos
-	for o := v.attach.Outbox.Offset; o <= pos.Offset; o++ {
-		w.acked[[2]uint64{pos.Epoch, o}] = true
-	}
+	w.acks(pos)
 	v.attach.Outbox = &pos
 	e.send(Deliver{Key{testApp, c.user}, e.id(), AckOutbox{v.attach.Session, v.attach.Conn, pos.Epoch, pos.Offset}})
 }

@@ -145,8 +145,9 @@ type (
 		At   time.Time
 		JSON string
 	}
-	// Erased removes all rows of the user, also lazy ones that wait to be written. The
-	// transfers of the same step, which follow it, are not the user's.
+	// Erased removes all rows of the user, also lazy ones that wait to be written, but
+	// for client ids, which end with their hour. The transfers of the same step, which
+	// follow it, are not the user's.
 	Erased struct{}
 )
 

@@ -71,7 +71,7 @@ func (w *world) checkRestore(a *actor) {
 	if live, back := a.u.durable(), u.durable(); !reflect.DeepEqual(live, back) {
 		w.fail("%s: restores\n%+v, not\n%+v", a.key.User, back, live)
 	}
-	if live, back := a.u.view, u.view; live.State == Offline && (!live.Equal(back) || live.Reason != back.Reason) {
+	if live, back := a.u.view, u.view; live.State == Offline && (!live.Equal(back) || live.Reason != back.Reason && !live.Since.IsZero()) {
 		w.fail("%s: restored it shows %+v, not %+v", a.key.User, *back, *live)
 	}
 	if u.last != a.u.last && a.u.view.State == Offline {

@@ -29,6 +29,7 @@ type sim struct {
 	*world
 	r     *rand.Rand
 	trace strings.Builder
+	sent  []sentTo
 }
 
 func newSim(source rand.Source, b bug) *sim {
@@ -90,6 +91,8 @@ func runFrom(source rand.Source, steps int, b bug) (trace, failure string) {
 		if s.r.Intn(40) == 0 {
 			s.quiet()
 			s.checkTruth()
+			s.symmetric()
+			s.read()
 		}
 	}
 	s.end()
@@ -131,7 +134,9 @@ func (s *sim) someEdge() *vedge { return s.edges[simEdges[s.r.Intn(len(simEdges)
 // step does one random thing.
 func (s *sim) step() {
 	c := s.client(s.someone(), simDevices[s.r.Intn(len(simDevices))])
-	switch n := s.r.Intn(100); {
+	switch n := s.r.Intn(140); {
+	case n >= 100:
+		s.own()
 	case n < 30:
 		s.comeAndGo(c)
 	case n < 40:
@@ -155,6 +160,9 @@ func (s *sim) comeAndGo(c *client) {
 		c.grace = []time.Duration{-1, -1, 0, 8 * time.Second, 30 * time.Second}[s.r.Intn(5)]
 		if s.r.Intn(8) == 0 {
 			c.session = "" // the client forgot its session
+		}
+		if c.box == nil && s.r.Intn(2) == 0 {
+			c.box = &inbox{}
 		}
 		if c.state == "on" && s.r.Intn(3) == 0 {
 			c.attempt -= min(c.attempt, 2) // a late try

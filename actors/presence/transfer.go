@@ -51,11 +51,18 @@ func (u *User) receivedEntry(now int64, in *Received, p Publish, out *Output) Re
 	return r
 }
 
-// forget ends all that there is between the user and one who was erased.
+// forget ends all that there is between the user and one who was erased. What the user
+// had told it may arrive after the erasure, and is taken back.
 func (u *User) forget(from string, out *Output) {
 	m := u.extra()
 	if r := m.relations.of(from); r.bits != 0 {
 		u.relate([]relation{{other: from}}, out)
+		if r.bits&(RelationTo|RelationPendingOut) != 0 {
+			out.Records = append(out.Records, TransferOut{from, Handshake{StanzaUnsubscribe, r.asked}})
+		}
+		if r.bits&RelationBlocked != 0 {
+			out.Records = append(out.Records, TransferOut{from, BlockedBy{}})
+		}
 	}
 	u.endWaiter(from, out)
 	u.endGrants(func(g HeldGrant) bool { return g.To == from }, out)

@@ -156,12 +156,15 @@ func (u *User) publish(now int64, out *Output) {
 	from := u.view.State
 	erased := u.more != nil && u.more.erased
 	if erased {
-		v, u.more.erased = View{Reason: v.Reason}, false
+		u.more.erased = false
+		if v = (View{}); from != Offline {
+			v.Reason = ReasonKicked
+		}
 	}
 	changed := !v.Equal(u.view)
 	u.stamp(from, v.State)
 	was := u.view
-	if changed {
+	if changed || erased {
 		shown := v
 		u.view = &shown
 	}

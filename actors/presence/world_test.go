@@ -39,7 +39,6 @@ type world struct {
 
 type actor struct {
 	key    Key
-	born   time.Time
 	u      *User
 	m      *model
 	inbox  []Input
@@ -188,7 +187,7 @@ func (w *world) actor(k Key) *actor {
 	a := w.actors[k.User]
 	if a == nil {
 		seen := w.gw.LastSeen(k)
-		a = &actor{key: k, born: w.now, u: NewUser(w.cfg, seen), m: newModel(w.cfg, seen)}
+		a = &actor{key: k, u: NewUser(w.cfg, seen), m: newModel(w.cfg, seen)}
 		a.u.Restore(w.stored(k.User)...)
 		a.m.restore(w.stored(k.User))
 		w.actors[k.User] = a
