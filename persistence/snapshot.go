@@ -79,8 +79,7 @@ type Staged struct {
 }
 
 // Receive reads a snapshot's stream, no byte more, and stages its rows. ErrBackup if
-// the stream is cut off or damaged, or the reader's error: nothing stays on the disk
-// then. A disk that fails fails the store.
+// the stream is cut off, damaged or cannot be read: nothing stays on the disk then. A disk that fails fails the store.
 func (s *Store) Receive(r io.Reader) (*Staged, error) {
 	sr := &streamReader{r: r}
 	if err := sr.begin(streamSnapshot); err != nil {

@@ -137,7 +137,7 @@ func appendBytes(b, v []byte) []byte {
 }
 
 // streamReader reads no byte beyond the last chunk asked for. All its errors are
-// ErrBackup, ErrNewer or the reader's own.
+// ErrBackup, around the reader's own if it has one, or ErrNewer.
 type streamReader struct {
 	r   io.Reader
 	sum uint32
@@ -188,7 +188,7 @@ func cut(err error) error {
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return fail(ErrBackup, nil, "the stream is cut off")
 	}
-	return err
+	return fail(ErrBackup, err, "the stream cannot be read")
 }
 
 func damaged(format string, args ...any) error {
