@@ -91,7 +91,7 @@ type shardView struct {
 	leader atomic.Pointer[LeaderChanged]
 }
 
-// Start loads the replicas of the store and runs them until Stop.
+// Start loads the replicas of the store and runs them until Stop. Leading may be called before Start returns.
 func Start(cfg EngineConfig) (*Engine, error) {
 	if cfg.Tick == 0 {
 		cfg.Tick = 100 * time.Millisecond
@@ -137,7 +137,7 @@ func (e *Engine) view(shard uint32) *shardView {
 }
 
 // Stop ends the engine: every open shard is closed and nothing is written any more. The
-// store stays open.
+// store stays open. Leading's own calls must not call it.
 func (e *Engine) Stop() {
 	e.once.Do(func() { close(e.stop) })
 	<-e.ended

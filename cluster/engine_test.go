@@ -227,10 +227,10 @@ func (n *testNode) running() *Engine {
 // crash is a kill -9 and power loss at once: what was not synced is gone.
 func (n *testNode) crash() {
 	n.t.Helper()
-	fs := n.fs.CrashClone(vfs.CrashCloneCfg{})
 	if n.mesh != nil {
-		n.mesh.Crash(n.id)
+		n.mesh.Crash(n.id) // first: nothing may be acknowledged by what the clone lacks
 	}
+	fs := n.fs.CrashClone(vfs.CrashCloneCfg{})
 	n.engine.Stop()
 	_ = n.store.Close()
 	n.mu.Lock()

@@ -19,6 +19,7 @@ type Mesh struct {
 	cut     map[[2]uint64]bool // from, to
 	lost    float64
 	delay   time.Duration
+	breaks  func(m Message, written int64) bool
 	running sync.WaitGroup
 }
 
@@ -48,12 +49,12 @@ func (m *Mesh) Isolate(node uint64) {
 	}
 }
 
-// Heal ends Cut, Isolate, Drop and Delay.
+// Heal ends Cut, Isolate, Drop, Delay and Break.
 func (m *Mesh) Heal() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	clear(m.cut)
-	m.lost, m.delay = 0, 0
+	m.lost, m.delay, m.breaks = 0, 0, nil
 }
 
 // Drop loses a part of all batches, 0 to 1.
@@ -68,6 +69,13 @@ func (m *Mesh) Delay(d time.Duration) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.delay = d
+}
+
+// Break lets f end snapshot streams: it is asked before each piece, with the bytes that passed.
+func (m *Mesh) Break(f func(m Message, written int64) bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.breaks = f
 }
 
 // Crash makes a node's queues vanish; the others see their streams reset.
@@ -275,7 +283,7 @@ func (p *port) SendSnapshot(msg Message, rows io.WriterTo, done func(error)) {
 		r, w := io.Pipe()
 		over := make(chan struct{})
 		go func() {
-			_, err := rows.WriteTo(&faultyWriter{w, p, o})
+			_, err := rows.WriteTo(&faultyWriter{w: w, from: p, to: o, m: msg})
 			_ = w.CloseWithError(err)
 			close(over)
 		}()
@@ -290,11 +298,20 @@ func (p *port) SendSnapshot(msg Message, rows io.WriterTo, done func(error)) {
 type faultyWriter struct {
 	w        io.Writer
 	from, to *port
+	m        Message
+	written  int64
 }
 
 func (f *faultyWriter) Write(b []byte) (int, error) {
-	if o, _ := f.from.mesh.way(f.from, f.to.node); o != f.to || f.from.stopped() || f.to.stopped() {
+	mesh := f.from.mesh
+	mesh.mu.Lock()
+	breaks := mesh.breaks
+	mesh.mu.Unlock()
+	o, _ := mesh.way(f.from, f.to.node)
+	if o != f.to || f.from.stopped() || f.to.stopped() || breaks != nil && breaks(f.m, f.written) {
 		return 0, errUnreachable
 	}
-	return f.w.Write(b)
+	n, err := f.w.Write(b)
+	f.written += int64(n)
+	return n, err
 }

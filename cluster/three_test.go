@@ -188,6 +188,31 @@ func TestSlowFollowerGetsSnapshot(t *testing.T) {
 	equalHashes(t, c, 1)
 }
 
+// TestSnapshotStreamBreaks lets most snapshots end in the middle: they are sent again.
+func TestSnapshotStreamBreaks(t *testing.T) {
+	c := newCluster(t, 3, 3, 1, func(cfg *EngineConfig) { cfg.Host.LogEntries = 64 }).start()
+	slow := c.nodes[2]
+	c.leader(0)
+	c.mesh.Isolate(slow.id)
+	for i := range 300 {
+		c.put(0, fmt.Sprint("k", i), strings.Repeat("x", 1000))
+	}
+	broken := atomic.Int64{}
+	c.mesh.Heal()
+	c.mesh.Break(func(m Message, written int64) bool {
+		if written > 4096 && broken.Load() < 3 {
+			broken.Add(1)
+			return true
+		}
+		return false
+	})
+	eventually(t, "caught up", func() bool { return slow.get(0, "k299") != "-" })
+	if broken.Load() != 3 {
+		t.Errorf("%d streams broke", broken.Load())
+	}
+	equalHashes(t, c, 1)
+}
+
 // equalHashes waits until all nodes have applied the same and compares the hashes.
 func equalHashes(t *testing.T, c *testCluster, group uint32) {
 	t.Helper()
