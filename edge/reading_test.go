@@ -1,10 +1,13 @@
 package edge
 
 import (
+	"context"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/coder/websocket"
 
 	"muster/actors/link"
 	"muster/actors/presence"
@@ -236,4 +239,33 @@ func TestSlowReader(t *testing.T) {
 	if took := time.Since(began); took < 4*time.Second {
 		t.Fatalf("closed after %v: within the window there are 5 s to read", took)
 	}
+}
+
+// A device may ack each entry of its window at once; one that acks without end is closed.
+func TestAckRate(t *testing.T) {
+	first := &link.OutboxBatch{Epoch: epoch1, Head: 256, Entries: entries(1, 256, 1)}
+	inKept(t, "u", from(word1, 0), first, func(k *kept) {
+		k.got()
+		k.told()
+		acks := func(lines int, offset func(i int) uint64) {
+			var b []byte
+			for i := range lines {
+				c := &wire.Command{Method: &wire.Command_Ack{Ack: &wire.Ack{Outbox: offset(i), Epoch: word1}}}
+				b = append(c.AppendJSON(b), '\n')
+				if i%wire.MaxLines == wire.MaxLines-1 {
+					k.ws.Write(context.Background(), websocket.MessageText, b)
+					b = b[:0]
+				}
+			}
+		}
+		acks(256, func(i int) uint64 { return uint64(i) + 1 })
+		if got, told := k.got(), strings.Split(k.told(), "\n"); got != "" || len(told) != 256 || told[255] != "ack u "+word1+"/256 true" {
+			t.Fatalf("%s, %d acks passed on", got, len(told))
+		}
+		acks(320, func(int) uint64 { return 1 })
+		r := k.replies()
+		if len(r) == 0 || r[len(r)-1].GetPush().GetDisconnect().GetCode() != uint32(wire.CloseRateLimited) {
+			t.Fatalf("%v", r)
+		}
+	})
 }
