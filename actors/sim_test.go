@@ -195,7 +195,8 @@ func (s *sim) heal() {
 	}
 	s.disk.refuse(nil)
 	s.disk.hold(false)
-	for i := range 6 { // what was told to panic does so now
+	pass(3 * time.Second) // links are whole
+	for i := range 6 {    // what was told to panic does so now
 		s.hide(simUser(i), s.hidden[simUser(i)])
 	}
 	pass(2 * time.Minute)
@@ -203,7 +204,7 @@ func (s *sim) heal() {
 		s.hide(simUser(i), s.hidden[simUser(i)])
 		synctest.Wait()
 		if a := s.edges[0].answer(s.acted).GetActed(); a == nil || a.Code != link.Code_OK {
-			s.t.Fatalf("%s was not hidden: %v\n%s", simUser(i), a, strings.Join(s.trace, "\n"))
+			s.t.Fatalf("%s was not hidden: %v\n%s\n%s", simUser(i), a, strings.Join(s.trace, "\n"), s.state(simUser(i)))
 		}
 	}
 	pass(3 * time.Minute)
@@ -294,4 +295,12 @@ func TestSim(t *testing.T) {
 			})
 		})
 	}
+}
+
+// state is what a shard waits for, for a failing seed.
+func (s *sim) state(user string) string {
+	g := s.node.gateways[shardOf(user)]
+	t := g.gates[presence.Key{App: app, User: user}]
+	return fmt.Sprintf("shard %d open %v full %v seq %d durable %d flights %d taken %d gate %+v disk %+v", g.shard, g.out != nil, g.full, g.seq, g.durable,
+		len(g.flights), g.taken, t, s.disk.shards[g.shard].flying)
 }
