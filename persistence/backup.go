@@ -36,6 +36,9 @@ func (s *Store) Backup(w io.Writer) (Summary, error) {
 	if ierr := it.Close(); ierr != nil {
 		err = s.read(ierr)
 	}
+	if err == nil {
+		err = s.Err()
+	}
 	return sum, err
 }
 

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -414,6 +415,96 @@ func TestRoom(t *testing.T) {
 	if s, err = Open("data", o); err != nil || held() {
 		t.Fatalf("the ballast is not released where the disk is full at the start: %v", err)
 	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestFailureStays: with nobody to tell, the error comes back from the write, and every
+// method returns it from then on.
+func TestFailureStays(t *testing.T) {
+	var full atomic.Bool
+	o := small(errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if full.Load() && op.Kind == errorfs.OpFileSyncData && strings.HasSuffix(op.Path, ".log") {
+			return syscall.ENOSPC
+		}
+		return nil
+	})))
+	s, err := Open("data", o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	seeded(t, s, 1, 3, 5)
+	full.Store(true)
+	u := []Update{{Group: 1, Ops: []Op{put("a", "b")}}}
+	first := s.Write(u, true)
+	if !hasCode(first, ErrDiskFull) || !errors.Is(first, syscall.ENOSPC) {
+		t.Fatal(first)
+	}
+	full.Store(false)
+	_, _, getErr := s.Get(0, []byte("r000000"))
+	_, _, _, _, loadErr := s.Load(1)
+	_, groupsErr := s.Groups()
+	_, backupErr := s.Backup(io.Discard)
+	for i, err := range []error{s.Write(u, true), s.Write(nil, false), getErr, loadErr, groupsErr, backupErr,
+		s.Scan(0, nil, nil, func(_, _ []byte) bool { return true }), s.Close()} {
+		if err == nil || err.Error() != first.Error() {
+			t.Errorf("%d: %v", i, err)
+		}
+	}
+}
+
+// TestReadsBesideWrites is for the race detector.
+func TestReadsBesideWrites(t *testing.T) {
+	s := openMem(t)
+	seeded(t, s, 1, 500, 5)
+	var wg sync.WaitGroup
+	for range 3 {
+		wg.Go(func() {
+			for i := range 200 {
+				_, ok, err := s.Get(0, fmt.Appendf(nil, "r%06d", i))
+				n := 0
+				serr := s.Scan(0, nil, nil, func(_, _ []byte) bool { n++; return n < 20 })
+				_, terr := s.Term(1, 5)
+				if err := errors.Join(err, serr, terr, s.Err()); err != nil || !ok || n != 20 {
+					t.Error(err, ok, n)
+					return
+				}
+				s.Room()
+			}
+		})
+	}
+	for i := range uint64(200) {
+		if err := s.Write([]Update{{Group: 1, Entries: entries(6+i, 6+i, 3, "x"), Ops: []Op{put(fmt.Sprintf("r%06d", i), "new"), delRange("s", "t")}}}, i%3 == 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wg.Wait()
+}
+
+// TestRealDisk runs on the file system that will be used: the ballast takes its space,
+// and a directory lives through closing and opening.
+func TestRealDisk(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "a", "b")
+	s, err := Open(dir, Options{Create: &Identity{Node: 1}, Ballast: 1 << 20, Reserve: 1, Logger: silent})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := seeded(t, s, 1, 100, 5)
+	if free, low := s.Room(); free == 0 || low {
+		t.Error(free, low)
+	}
+	var st syscall.Stat_t
+	if err := syscall.Stat(filepath.Join(dir, "ballast"), &st); err != nil || st.Blocks*512 < 1<<20 {
+		t.Errorf("the ballast takes %d bytes: %v", st.Blocks*512, err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if s, err = Open(dir, Options{Ballast: -1, Logger: silent}); err != nil {
+		t.Fatal(err)
+	}
+	compare(t, s, want, "reopened")
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}

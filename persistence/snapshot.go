@@ -42,7 +42,7 @@ func (s *Store) Snapshot(group uint32) (*Snapshot, error) {
 		}
 		return nil, s.read(err)
 	}
-	return p, nil
+	return p, s.Err()
 }
 
 // WriteTo writes the snapshot as a stream for Receive. It may be called again. The

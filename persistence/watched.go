@@ -14,6 +14,15 @@ type watched struct {
 
 func (w watched) Unwrap() vfs.FS { return w.FS }
 
+// GetDiskUsage may fail without harm: Pebble paces deletions by it.
+func (w watched) GetDiskUsage(path string) (vfs.DiskUsage, error) {
+	u, err := w.FS.GetDiskUsage(path)
+	if err != nil {
+		err = vfs.ErrUnsupported
+	}
+	return u, err
+}
+
 func (w watched) check(err error, doing string) error {
 	if err == nil {
 		return nil
