@@ -144,8 +144,8 @@ function drawActions(row, user, p) {
     if (known(c)) list.push(["Remove contact", () => muster.contact(user, "remove")]);
     else if (c.pending_out) list.push(["Asked · withdraw", () => muster.contact(user, "remove")]);
     else if (!c.pending_in) list.push(["Add contact", () => befriend(user)]);
-    if (awaited.has(user)) list.push(["Tell me no more", () => muster.endNotifyWhen(user).then(() => awaited.delete(user))]);
-    else if (p.state === "offline") list.push(["Tell me when here", () => muster.notifyWhen(user).then(() => awaited.add(user))]);
+    if (awaited.has(user)) list.push(["Tell me no more", () => expect(user, false)]);
+    else if (p.state === "offline") list.push(["Tell me when here", () => expect(user, true)]);
     list.push(["Block", () => muster.block(user)]);
   }
   const key = JSON.stringify([known(c), c.blocked, list.map(([label]) => label), muster.connected]);
@@ -164,6 +164,17 @@ function actionButton(label, user, action) {
   b.setAttribute("aria-label", `${label}: ${show(user)}`);
   b.addEventListener("click", () => act(action().then(() => listContacts())));
   return b;
+}
+
+/** Wants to be told, wherever this user is by then, when someone comes; or no more. */
+async function expect(user, on) {
+  await (on ? muster.notifyWhen(user) : muster.endNotifyWhen(user));
+  keepAwaited(user, on);
+}
+function keepAwaited(user, on) {
+  if (on) awaited.add(user);
+  else awaited.delete(user);
+  sessionStorage.setItem(`muster.${muster.user}.awaited`, JSON.stringify([...awaited]));
 }
 
 /** Asks to see someone and lets them see us: with their yes to both, the two are contacts of each other. */
@@ -393,7 +404,7 @@ function noteContact(c) {
 }
 
 function noteReceived({ kind, from, text }) {
-  if (kind === "online") awaited.delete(from);
+  if (kind === "online") keepAwaited(from, false);
   if (kind === "message") note(`${from ? show(from) : "The server"} wrote: ${text}`);
   drawInbox();
   drawPeople();
@@ -480,6 +491,7 @@ function signIn(user) {
   $("open-peer").href = `/?as=${encodeURIComponent(peer)}&watch=${encodeURIComponent(user)}`;
   $("more-devices").href = `/?as=${encodeURIComponent(user)}`;
 
+  for (const other of JSON.parse(sessionStorage.getItem(`muster.${user}.awaited`) || "[]")) awaited.add(other);
   inbox = new Inbox(sessionStorage, `muster.${user}.inbox`, noteReceived);
   muster = new Muster({ token: () => fetchToken(user), client: "demo page", storagePrefix: `muster.${user}.`, outbox: inbox.outbox });
   muster.user = user;
