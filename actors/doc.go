@@ -11,13 +11,42 @@
 // message in the turn of the gateway that posts it. It is an actor all the same, with a
 // life, a supervisor and a mailbox of its own.
 //
-// An activation does, in this order: step its core, persist the records, tell the
-// gateway, send, reply. It is one FIFO, so nothing leaves before what precedes it is
-// durable. Everything that leaves an open shard goes through its outlet, which one
-// step cuts.
+// # What is durable
+//
+// A Store keeps rows (package row says which) and opens and closes shards. A step's records
+// become one proposal at once. What the step emits waits in the user's gate until the proposal
+// is committed, and so does all that the user's later steps emit: one FIFO. Other users are
+// not held up, and a user without records in flight has no gate. Lazy records open none:
+// they wait in the user's slot for the next flush, every two seconds for all shards at once,
+// or for the next proposal of the shard.
+//
+// The store's refusals come before anything is lost: over a bound of proposals in flight durable
+// commands answer BUSY without being given to the core; without room on the disk they answer
+// UNAVAILABLE, while soft presence goes on and lazy records wait. A store that does not take a
+// proposal for the moment gets it again, in order.
+//
+// A user is read back in the gateway's turn: its profile, the rest of its rows if the profile says
+// that there is more, then its records that are not committed yet. Whoever is watched
+// or asked about without being resident is read for the answer alone.
+//
+// Closed cuts the shard's outlet, through which all leaves, in one step. What waited then is
+// answered UNKNOWN_OUTCOME, what comes later MOVING. Opened begins anew from the rows:
+// who was online, what is owed to other shards. The shard's time is the clock, but never before what
+// was committed.
+//
+// A transfer, what a change means for a user of another shard, is a row of the source shard
+// until the target has answered. The target remembers what it has taken until the source
+// says that it has all outcomes up to there; so a transfer counts once, however often and late it
+// comes. Transfers from one user to another keep their order.
+//
+// Expiry is an index by minute: a sweep wakes the users concerned, whose cores write what
+// ends, and only then do the rows of the index go.
+//
+// # Faults
 //
 // A panic is contained to one activation: it is dropped, counted and logged, and the
 // edges are asked to announce what they hold of it; the input that caused it is not
 // given again. The third panic in a minute parks the activation for 30 s: its commands
-// answer BUSY. A panic of a gateway itself reopens its shard under the next term.
+// answer BUSY. So does a row that cannot be read. After a panic of a gateway its shard begins
+// anew under its term, its versions go on, and what was proposed stays proposed.
 package actors

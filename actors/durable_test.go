@@ -298,3 +298,79 @@ func TestShardTime(t *testing.T) {
 		}
 	})
 }
+
+// A row of a newer program, or a damaged one, keeps its user out, and nobody else; it is neither
+// dropped nor overwritten.
+func TestUnreadableRow(t *testing.T) {
+	for what, value := range map[string][]byte{"newer": {200, 1}, "damaged": {1}} {
+		t.Run(what, func(t *testing.T) {
+			onDisk(t, 2, Config{}, func(c *cluster, d *disk) {
+				e, w := c.edges[0], c.edges[1]
+				key := row.ProfileKey(presence.Key{App: app, User: "ann"})
+				d.shards[shardOf("ann")].write(Write{Key: key, Value: value})
+				w.watch("wendy", "ann", "bob")
+				if code := e.code(e.attach("ann", "a1", 1)); code != link.Code_BUSY {
+					t.Fatal(code)
+				}
+				e.attach("bob", "b1", 2)
+				w.saw("wendy>bob: online")
+				pass(2 * time.Minute)
+				if v, ok, _ := d.Get(shardOf("ann"), key); !ok || string(v) != string(value) {
+					t.Fatalf("the row is %q now", v)
+				}
+				if s := c.node.Stats(); s.Panics.Load() != 0 || s.Parked.Load() < 2 {
+					t.Errorf("%d panics, parked %d times", s.Panics.Load(), s.Parked.Load())
+				}
+				d.shards[shardOf("ann")].write(Write{Key: key})
+				pass(2 * time.Minute)
+				w.saw("wendy>ann: online")
+			})
+		})
+	}
+}
+
+// A shard whose own rows cannot be read does not open, and says MOVING, until it is opened
+// again.
+func TestUnreadableShard(t *testing.T) {
+	onDisk(t, 1, Config{}, func(c *cluster, d *disk) {
+		e, shard := c.edges[0], shardOf("ann")
+		d.shards[shard].write(Write{Key: row.CountersKey(), Value: []byte{200}})
+		d.lose(shard, true)
+		if code := e.code(e.setClaim("ann", "c", "no", 0)); code != link.Code_MOVING || c.node.terms[shard].Load() != 0 {
+			t.Fatal(code)
+		}
+		d.shards[shard].write(Write{Key: row.CountersKey()})
+		d.lose(shard, true)
+		if code := e.code(e.setClaim("ann", "c", "yes", 0)); code != link.Code_OK {
+			t.Fatal(code)
+		}
+	})
+}
+
+// The cursor of the webhook is durable when SetHookCursor returns, and not before.
+func TestHookCursorWaits(t *testing.T) {
+	onDisk(t, 1, Config{}, func(c *cluster, d *disk) {
+		d.hold(true)
+		done := make(chan error, 2)
+		go func() { done <- c.node.SetHookCursor(5, 77, nil) }()
+		pass(time.Second)
+		if n, err := c.node.HookCursor(5); len(done) != 0 || n != 0 || err != nil {
+			t.Fatal("it returned before the commit", n, err)
+		}
+		d.hold(false)
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		d.hold(true)
+		go func() { done <- c.node.SetHookCursor(5, 78, nil) }()
+		synctest.Wait()
+		d.lose(5, true)
+		if err := <-done; err != ErrNotLeader {
+			t.Fatal(err)
+		}
+		d.hold(false)
+		if n, err := c.node.HookCursor(5); n != 77 || err != nil {
+			t.Fatal(n, err)
+		}
+	})
+}
