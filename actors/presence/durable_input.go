@@ -44,10 +44,11 @@ type Contact struct {
 }
 
 // Import sets relations without asking anybody: both sides must be imported. RelationTo,
-// RelationFrom, RelationApproved and RelationBlocked are read; pending requests it names
-// end. A row without any of them ends the relation but for blocks by the other.
+// RelationFrom, RelationApproved and RelationBlocked are read; pending requests of those
+// it names end. A row without any of them ends the relation. Blocks are only added. Limit
+// refuses all of it.
 type Import struct {
-	Replace bool // relations that are not named end
+	Replace bool // what is not named ends, but for blocks
 	Rows    []RelationRow
 }
 

@@ -108,13 +108,8 @@ type SetAudience struct {
 	Grants []Grant
 }
 
-// SetRelations adds and removes contacts and blocks in both directions. Limit refuses
-// all of it.
-type SetRelations struct {
-	AddContacts, RemoveContacts []string
-	Block, Unblock              []string
-	BlockedBy, UnblockedBy      []string
-}
+// SetRelations blocks users and ends that. Limit refuses all of it.
+type SetRelations struct{ Block, Unblock []string }
 
 // Kick ends sessions at once: of a device, one by its id, or all. NotFound if none.
 type Kick struct {

@@ -215,8 +215,18 @@ func (b *modelBox) attach(now time.Time, a Attach) (items []item) {
 	return items
 }
 
+// forgetReasons forgets why offsets are gone that no registered device can ask for.
+func (b *modelBox) forgetReasons() {
+	for o := range b.gone {
+		if len(b.devices) == 0 && o <= b.first() || len(b.devices) > 0 && b.ackedBy(o) == len(b.devices) {
+			b.gone[o] = GapAcked
+		}
+	}
+}
+
 // pump is what the readers are told.
 func (b *modelBox) pump(now time.Time) (items []item) {
+	b.forgetReasons()
 	for _, d := range sortedKeys(b.readers) {
 		r := b.readers[d]
 		if !r.at.IsZero() && !r.at.After(now) {

@@ -28,8 +28,6 @@ type (
 		Rules  []FieldRule
 		Grants []HeldGrant
 	}
-	// RelationsSet holds contacts and blocks, sorted.
-	RelationsSet struct{ Contacts, Blocked, BlockedBy []string }
 	// RelationSet is the relation to one user. With the zero Relation the row goes.
 	RelationSet struct {
 		Other    string
@@ -185,7 +183,6 @@ func (ClaimSet) record()     {}
 func (ClaimEnded) record()   {}
 func (InvisibleSet) record() {}
 func (RulesSet) record()     {}
-func (RelationsSet) record() {}
 func (Revocations) record()  {}
 func (Marker) record()       {}
 

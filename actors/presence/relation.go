@@ -127,8 +127,7 @@ func (u *User) setRelations(in *SetRelations, out *Output) Reply {
 		}
 		return true
 	}
-	if !set(in.Block, RelationBlocked, 0) || !set(in.Unblock, 0, RelationBlocked) || !set(in.AddContacts, RelationFrom, 0) ||
-		!set(in.RemoveContacts, 0, RelationFrom) || !set(in.BlockedBy, RelationBlockedBy, 0) || !set(in.UnblockedBy, 0, RelationBlockedBy) {
+	if !set(in.Block, RelationBlocked, 0) || !set(in.Unblock, 0, RelationBlocked) {
 		return bad("users: an id is 1 to 128 of A-Za-z0-9._@+=-")
 	}
 	return u.change(changed, out)

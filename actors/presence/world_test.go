@@ -219,6 +219,9 @@ func (w *world) user(a *actor, in Input) {
 	if w.bug.output != nil {
 		w.bug.output(w, a, given, &out)
 	}
+	if _, ok := given.(Erase); ok {
+		w.marked[a.key.User] = false
+	}
 	if w.checked {
 		w.checkUser(a, given, &out)
 	} else {
