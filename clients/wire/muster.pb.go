@@ -1493,8 +1493,8 @@ type ConnectReply struct {
 	Rooms []*RoomEnterReply `protobuf:"bytes,11,rep,name=rooms,proto3" json:"rooms,omitempty"`
 	// The user's own view.
 	Self *Self `protobuf:"bytes,12,opt,name=self,proto3" json:"self,omitempty"`
-	// If connect named an outbox position: where the outbox stands, a gap or reset if there is one, and the
-	// first entries after the position; the rest follows as pushes.
+	// If connect named an outbox position: where the outbox stands, a gap or reset if there is one, and perhaps
+	// the first entries after the position; the rest follows as pushes.
 	Outbox        *OutboxPush `protobuf:"bytes,13,opt,name=outbox,proto3" json:"outbox,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
