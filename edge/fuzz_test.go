@@ -21,6 +21,11 @@ func FuzzMessage(f *testing.F) {
 		`{"id":2,"audience":{"state":{"rule":"only","users":["x"]},"grant":[{"to":"y","fields":["state"],"ttl_ms":5}]}}`,
 		`{"id":2,"typing":{"user":"bystander"}}`, `{"id":2,"room.enter":{"room":"r","info":{}}}` + "\n" + `{"room.leave":{"room":"r"}}`,
 		`{"id":2,"refresh":{"token":"u"}}`, `{"id":2,"activity":{"away":true}}`, `{"bye":{}}`, `{"id":2,"client_state":{"inactive":true}}`,
+		`{"id":2,"contact":{"user":"bystander","action":"subscribe"}}` + "\n" + `{"id":3,"contacts":{"after":"a","limit":5}}`,
+		`{"id":2,"block":{"add":["x"],"remove":["y"]}}`, `{"id":2,"notify_when":{"user":"x","ttl_ms":10000}}`,
+		`{"id":2,"device":{"provider":"fcm","token":"t"}}` + "\n" + `{"id":3,"device":{"forget":true}}`, `{"id":2,"ack":{"outbox":1,"epoch":"0123456789abcdef"}}`,
+		`{"id":1,"connect":{"token":"p|caps=publish","device_id":"d","outbox":{"epoch":"0123456789abcdef","offset":3}}}` + "\n" +
+			`{"id":2,"publish":{"user":"p","client_id":"0198f3c2-5a10-7d3e-9c41-6b1f0a2d4e55","body":{"a":[1]},"ttl_ms":10000}}` + "\n" + `{"ack":{"outbox":1}}`,
 		"\x00\xff", `{"id":18446744073709551616}`, strings.Repeat("[", 100), `{"id":2,"watch":null}`, `{"id":2,"ping":{},"bye":{}}`,
 	} {
 		f.Add([]byte(seed), true, false)

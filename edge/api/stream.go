@@ -55,6 +55,7 @@ func (a *API) stream(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.WriteHeader(http.StatusOK)
 	out := &sink{w: w, control: http.NewResponseController(w)}
+	_ = out.control.SetReadDeadline(time.Time{}) // of the request, which would end the stream; where there is none, none is set
 	if !out.send([]byte(": muster\n\n")) {
 		return
 	}
