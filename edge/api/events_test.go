@@ -163,6 +163,15 @@ func TestEventsMissed(t *testing.T) {
 		t.Fatalf("said twice: %+v", r)
 	}
 
+	*s = stream{generation: 2} // again, and by now it is further than the reader was
+	for range 3 {
+		core.happen("default", "alice", "user.state", 10, `{}`)
+	}
+	r = read(t, a, "/v1/events?cursor="+r.Cursor)
+	if !r.Missed || len(r.Events) != 3 || !strings.HasSuffix(r.Events[0].EventID, "-2-1") {
+		t.Fatalf("lost history, but more of it since: %+v", r)
+	}
+
 	core.happen("default", "alice", "user.state", 11, `{}`)
 	core.down[link.ShardOf("default", link.KindUser, "alice")] = errors.New("no link")
 	r = read(t, a, "/v1/events?cursor="+r.Cursor)

@@ -58,12 +58,12 @@ func Example() {
 		if err != nil {
 			panic(err)
 		}
-		_, err = s.post(context.Background(), "12-0-7_7", []byte(`{"events":[{"event_id":"12-0-7","type":"user.online","user":"alice"}]}`), nil, 0)
+		_, err = s.post(context.Background(), "12-1-7_7", []byte(`{"events":[{"event_id":"12-1-7","type":"user.online","user":"alice"}]}`), nil, 0)
 		fmt.Println(err)
 		s.client.CloseIdleConnections()
 	}
 	// Output:
-	// 12-0-7 user.online alice
+	// 12-1-7 user.online alice
 	// <nil>
 	// the webhook answered 401
 }
@@ -82,9 +82,9 @@ func TestGuide(t *testing.T) {
 	}
 	w := &worker{shard: 12}
 	_, body, err := w.encode([]*link.Event{
-		{Seq: 7, App: "default", User: "alice", Type: "user.online", At: 1_800_000_000_000, Json: `{"state":"online","since_at":1800000000000}`},
-		{Seq: 8, App: "default", User: "alice", Type: "user.state", At: 1_800_000_060_000, Json: `{"state":"dnd","since_at":1800000060000,"text":"in a call","emoji":"📞"}`},
-		{Seq: 9, App: "default", User: "alice", Type: "user.offline", At: 1_800_000_120_000, Json: `{"reason":"explicit","last_seen_at":1800000120000}`},
+		{Seq: 7, Generation: 1, App: "default", User: "alice", Type: "user.online", At: 1_800_000_000_000, Json: `{"state":"online","since_at":1800000000000}`},
+		{Seq: 8, Generation: 1, App: "default", User: "alice", Type: "user.state", At: 1_800_000_060_000, Json: `{"state":"dnd","since_at":1800000060000,"text":"in a call","emoji":"📞"}`},
+		{Seq: 9, Generation: 1, App: "default", User: "alice", Type: "user.offline", At: 1_800_000_120_000, Json: `{"reason":"explicit","last_seen_at":1800000120000}`},
 	}, nil)
 	if err != nil {
 		t.Fatal(err)
