@@ -139,6 +139,8 @@ func TestPartitionFence(t *testing.T) {
 	for round := range 3 {
 		victim := c.leader(uint32(round))
 		c.mesh.Isolate(victim.id)
+		read := make(chan error, 1)
+		victim.engine.ReadIndex(uint32(round), func(err error) { read <- err })
 		eventually(t, "the majority leads", func() bool {
 			for _, n := range c.nodes {
 				if n != victim && n.isOpen(uint32(round)) {
@@ -148,6 +150,9 @@ func TestPartitionFence(t *testing.T) {
 			return false
 		})
 		eventually(t, "the minority closes", func() bool { return !victim.isOpen(uint32(round)) })
+		if err := <-read; !errors.Is(err, ErrNotLeader) {
+			t.Errorf("a linearizable read in the minority: %v", err)
+		}
 		c.mesh.Heal()
 	}
 	w.check(t, c.nodes...)
@@ -426,4 +431,47 @@ func TestTransferKeepsProposals(t *testing.T) {
 		}
 	}
 	w.check(t, c.nodes...)
+}
+
+// TestBusy holds the loop, so that nothing leaves, and proposes until there is too much in flight.
+func TestBusy(t *testing.T) {
+	hold, armed := make(chan struct{}), atomic.Bool{}
+	c := newCluster(t, 1, 1, 2, func(cfg *EngineConfig) {
+		cfg.Host.ShardInFlight, cfg.Host.TotalInFlight = 100_000, 150_000
+		cfg.Failpoint = func(p Failpoint) bool {
+			if p == BeforeAppend && armed.Load() {
+				<-hold
+			}
+			return false
+		}
+	}).start()
+	n := c.leader(0)
+	c.leader(1)
+	armed.Store(true)
+	fill := func(shard uint32) (acks []chan uint64) {
+		for {
+			ch, err := n.propose(shard, fmt.Sprint("k", len(acks)), strings.Repeat("x", 10_000))
+			if errors.Is(err, ErrBusy) {
+				return acks
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			acks = append(acks, ch)
+		}
+	}
+	zero, one := fill(0), fill(1)
+	if len(zero) != 9 || len(one) != 5 {
+		t.Errorf("%d and %d proposals in flight", len(zero), len(one))
+	}
+	armed.Store(false)
+	close(hold)
+	for _, ch := range append(zero, one...) {
+		if _, ok := <-ch; !ok {
+			t.Error("a proposal was lost")
+		}
+	}
+	if err := n.put(0, "k", "v"); err != nil {
+		t.Error(err)
+	}
 }
