@@ -211,14 +211,26 @@ func TestPortInUse(t *testing.T) {
 }
 
 func TestDevSaysWhatItMeans(t *testing.T) {
-	p, _, api := serveChild(t, "--data", t.TempDir())
-	for _, want := range []string{"this machine only", "demo       http://127.0.0.1:", "muster token alice", "known to everybody", "everyone sees everything", "stores nothing yet"} {
+	p, _, api := serveChild(t)
+	for _, want := range []string{"this machine only", "demo       http://127.0.0.1:", "muster token alice", "known to everybody", "everyone sees everything", "removed at the end"} {
 		p.line(want)
 	}
 	e := spawn(t, "explain", "ann", "--api", api)
 	e.line("ann")
 	if code := e.exit(); code != 0 {
 		t.Errorf("explain: exit code %d", code)
+	}
+	_, dir, _ := strings.Cut(p.line("data       "), "data       ")
+	dir, _, _ = strings.Cut(dir, ",")
+	if _, err := os.Stat(dir); err != nil {
+		t.Errorf("the temporary directory: %v", err)
+	}
+	p.signal(syscall.SIGTERM)
+	if code := p.exit(); code != 0 {
+		t.Errorf("exit code %d: %q", code, p.lines)
+	}
+	if _, err := os.Stat(dir); err == nil {
+		t.Errorf("%s is still there", dir)
 	}
 }
 
