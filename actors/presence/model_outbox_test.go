@@ -144,12 +144,13 @@ func (b *modelBox) publish(now time.Time, cfg *Config, p Publish, blocked bool) 
 		for _, o := range replaced {
 			b.remove(o, GapCollapsed)
 		}
+		size := len(p.Body)
+		for _, e := range b.entries {
+			size += len(e.body)
+		}
 		for _, o := range b.kept() {
-			size := len(p.Body)
-			for _, e := range b.entries {
-				size += len(e.body)
-			}
 			if len(b.entries) >= 1000 || size > 1<<20 {
+				size -= len(b.entries[o].body)
 				b.remove(o, GapOverflow)
 			}
 		}
@@ -233,7 +234,7 @@ func (b *modelBox) pump(now time.Time) (items []item) {
 			r.next, r.at = r.acked, time.Time{}
 			r.wait = min(2*r.wait, time.Minute)
 		}
-		n, size := 0, 0
+		n, size, kept := 0, 0, b.kept()
 		for o := r.acked + 1; o <= b.head; o++ {
 			e := b.entries[o]
 			if e != nil {
@@ -245,8 +246,9 @@ func (b *modelBox) pump(now time.Time) (items []item) {
 				continue
 			}
 			if e == nil { // a hole is told with what follows, or at the end
-				if b.closed(o) && !b.room(r, o) {
-					break
+				i, _ := slices.BinarySearch(kept, o)
+				if i < len(kept) && (n+1 > 256 || size+len(b.entries[kept[i]].body) > 1<<20) {
+					break // it waits for the entry that follows
 				}
 				items = append(items, item{r.conn, "gap", o, b.gone[o]})
 			} else {
@@ -255,7 +257,7 @@ func (b *modelBox) pump(now time.Time) (items []item) {
 			r.next = o
 		}
 		waits := false
-		for _, o := range b.kept() {
+		for _, o := range kept {
 			waits = waits || o > r.acked && o <= r.next
 		}
 		if !waits {
@@ -265,30 +267,6 @@ func (b *modelBox) pump(now time.Time) (items []item) {
 		}
 	}
 	return items
-}
-
-// closed reports that an entry follows an offset.
-func (b *modelBox) closed(o uint64) bool {
-	for k := range b.entries {
-		if k > o {
-			return true
-		}
-	}
-	return false
-}
-
-// room reports that the window has room for the next entry after an offset.
-func (b *modelBox) room(r *modelReader, o uint64) bool {
-	n, size := 0, 0
-	for _, k := range b.kept() {
-		if k > r.acked {
-			n, size = n+1, size+len(b.entries[k].body)
-			if k > o {
-				break
-			}
-		}
-	}
-	return n <= 256 && size <= 1<<20
 }
 
 func (b *modelBox) tick(now time.Time) {
@@ -310,9 +288,8 @@ func (b *modelBox) tick(now time.Time) {
 
 func (b *modelBox) purge(epoch uint64) (items []item) {
 	b.epoch = epoch
-	for _, o := range b.kept() {
-		b.remove(o, GapPurged)
-	}
+	clear(b.entries)
+	b.gone = map[uint64]GapReason{} // nobody of the new epoch can ask
 	for _, d := range b.devices {
 		d.cursor = 0
 	}

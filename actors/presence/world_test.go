@@ -43,6 +43,8 @@ type actor struct {
 	m      *model
 	inbox  []Input
 	outbox []GatewayInput
+
+	blurred bool // not all reasons of gaps are kept
 }
 
 // client is a device as its owner knows it.
