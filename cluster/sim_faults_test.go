@@ -49,7 +49,7 @@ func (s *sim) nemesis() {
 // faults are the kinds this seed uses: some seeds few, so that each is met alone too.
 func (s *sim) faults() []func() {
 	all := []func(){
-		s.crashOne, s.crashOne, s.crashLeader, s.crashLeader, s.crashAll, s.partition, s.partition, s.pause,
+		s.crashOne, s.crashOne, s.crashLeader, s.crashLeader, s.crashAll, s.partition, s.partition, s.isolate, s.pause,
 		s.breakDisk, s.transfer, s.suspicion, s.plan.move, s.plan.move, s.wipe, s.rolling, s.fillDisk, s.jumpClock, s.stray,
 	}
 	s.rnd.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
@@ -105,6 +105,33 @@ func (s *sim) partition() {
 			}
 		}
 	}
+	s.cut(cut)
+}
+
+// isolate cuts a leader off from its peers, not from its clients. The peers' pings tell them soon.
+func (s *sim) isolate() {
+	var leaders []*vnode
+	for _, n := range s.running() {
+		if len(n.leading) > 0 {
+			leaders = append(leaders, n)
+		}
+	}
+	if len(leaders) == 0 {
+		return
+	}
+	var cut [][2]uint64
+	n := pick(s, leaders)
+	for _, p := range s.all() {
+		cut = append(cut, [2]uint64{n.id, p.id}, [2]uint64{p.id, n.id})
+		if p != n {
+			p.later(s.rnd.Int64N(700*ms), func() { p.input(func() { p.host.Suspect(n.id) }) })
+			p.later(second+s.rnd.Int64N(2*second), func() { p.input(func() { p.host.Trust(n.id) }) })
+		}
+	}
+	s.cut(cut)
+}
+
+func (s *sim) cut(cut [][2]uint64) {
 	for _, l := range cut {
 		s.net.cut[l] = true
 	}

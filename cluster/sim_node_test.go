@@ -228,7 +228,7 @@ func (n *vnode) provoke(u *persistence.Update, was loaded) {
 	odds := 0
 	switch {
 	case len(u.Entries) > 0 && u.Entries[0].GetIndex() <= was.last:
-		odds = 3
+		odds = 1
 	case u.Destroy != 0, u.State != nil && was.state.Conf != nil && confString(u.State.Conf) != confString(was.state.Conf):
 		odds = 8
 	case u.Hard.GetVote() != was.hard.GetVote():
