@@ -12,7 +12,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -35,7 +34,7 @@ const (
 	killRate      = 2000 // sends a second
 	killReceivers = 20
 	killSessions  = 8  // clients that publish over sockets
-	killWorkers   = 16 // sends under way on all of them, and as many over HTTP
+	killWorkers   = 64 // sends under way on all of them, and half as many over HTTP
 )
 
 // campaign is a server that is killed again and again while everybody goes on.
@@ -96,9 +95,12 @@ func TestKill(t *testing.T) {
 	work, stop := context.WithCancel(ctx)
 	c.send(work, ctx, &sending)
 
+	var up time.Duration // all the time that there was a server
 	for n := range *kills {
+		ready := time.Now()
 		<-time.After(time.Duration(100+rnd.IntN(900)) * time.Millisecond)
 		c.noneAhead()
+		up += time.Since(ready)
 		if err := p.cmd.Process.Kill(); err != nil {
 			t.Fatal(err)
 		}
@@ -108,6 +110,9 @@ func TestKill(t *testing.T) {
 			t.Logf("%d kills, %s", n+1, c.counts())
 		}
 	}
+	c.mu.Lock()
+	atKill := len(c.acked)
+	c.mu.Unlock()
 	<-time.After(500 * time.Millisecond)
 	stop()
 	sending.Wait()
@@ -117,7 +122,7 @@ func TestKill(t *testing.T) {
 	cancel()
 	receiving.Wait()
 	c.judge()
-	t.Logf("seed %d: %d kills, %s", seed, *kills, c.counts())
+	t.Logf("seed %d: %d kills, %s; %.0f acknowledged a second", seed, *kills, c.counts(), float64(atKill)/up.Seconds())
 }
 
 func freeAddress(t *testing.T) string {
@@ -246,7 +251,7 @@ func (c *campaign) send(work, ctx context.Context, sending *sync.WaitGroup) {
 			})
 		}
 	}
-	for range killWorkers {
+	for range killWorkers / 2 {
 		sending.Go(func() {
 			for range c.tokens {
 				c.deliver(ctx, nil)
@@ -439,9 +444,6 @@ func (c *campaign) judge() {
 	}
 	for _, f := range c.faults {
 		c.t.Error(f)
-	}
-	if c.t.Failed() {
-		fmt.Fprintf(os.Stderr, "again with: go test ./cmd/muster -run TestKill -kills %d -kill-seed …\n", *kills)
 	}
 }
 

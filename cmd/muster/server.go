@@ -301,6 +301,9 @@ func (s *server) shut() {
 	if s.webhook != nil {
 		s.webhook.Close()
 	}
+	if s.durable != nil {
+		s.durable.Stop()
+	}
 	if s.core != nil {
 		s.core.Stop()
 	}

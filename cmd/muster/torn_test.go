@@ -96,6 +96,7 @@ func (w *torn) start() {
 
 func (w *torn) stop() {
 	w.port.Close()
+	w.durable.Stop()
 	w.core.Stop()
 	if err := w.durable.Close(); err != nil {
 		w.t.Error(err)

@@ -76,6 +76,7 @@ func Populate(dir string, n int, out io.Writer) error {
 	debug.FreeOSMemory()
 	p.After = ownMemory()
 	port.Close()
+	d.Stop()
 	core.Stop()
 	if err := d.Close(); err != nil {
 		return err

@@ -120,6 +120,9 @@ func (t *trio) stop() {
 		if n.port != nil {
 			n.port.Close()
 		}
+		if n.durable != nil {
+			n.durable.Stop()
+		}
 		if n.core != nil {
 			n.core.Stop()
 		}
@@ -127,6 +130,7 @@ func (t *trio) stop() {
 			_ = n.durable.Close()
 		}
 	}
+	t.mesh.Close()
 }
 
 // trioResult is what one run of TrioSend or TrioIdle prints.

@@ -180,11 +180,18 @@ func (n *Node) Latest() (time.Time, error) {
 	return time.UnixMilli(at), nil
 }
 
-// Close stops the engine and closes the store. The actors must not propose any more.
-func (n *Node) Close() error {
+// Stop ends the engine: all shards close, and nothing that is proposed from now on is
+// taken. The rows can still be read.
+func (n *Node) Stop() {
 	if n.engine != nil {
 		n.engine.Stop()
 	}
+}
+
+// Close stops the engine and closes the store. The actors must be stopped, between Stop
+// and Close.
+func (n *Node) Close() error {
+	n.Stop()
 	return n.Store.Close()
 }
 
