@@ -428,3 +428,107 @@ func TestGraph(t *testing.T) {
 		}
 	})
 }
+
+// Contacts shake hands across shards; both sides' edges are told, and notify_when comes
+// through the outbox of who asked.
+func TestContactsAndNotify(t *testing.T) {
+	onDisk(t, 2, Config{}, func(c *cluster, d *disk) {
+		e, w := c.edges[0], c.edges[1]
+		contact := func(user, other string, action presence.ContactAction) string {
+			call := e.act(user, &link.Act{What: &link.Act_Contact{Contact: &link.ContactAct{User: other, Action: uint32(action)}}})
+			if code := e.code(call); code != link.Code_OK {
+				t.Fatal(code)
+			}
+			return relation(e.answer(call).GetActed().GetContact())
+		}
+		e.reads("ann", "a1", 1, 0, 0)
+		w.attach("bob", "b1", 2)
+		if r := contact("ann", "bob", presence.Subscribe); r != "+out" {
+			t.Fatal(r)
+		}
+		e.heard("contact ann→bob +out")
+		w.heard("contact bob→ann +in")
+		if r := contact("bob", "ann", presence.Approve); r != "+from" {
+			t.Fatal(r)
+		}
+		e.heard("contact ann→bob +to")
+		w.heard("contact bob→ann +from")
+
+		w.detach("bob", "b1", 2, link.Cause_BYE)
+		e.code(e.act("ann", &link.Act{What: &link.Act_NotifyWhen{NotifyWhen: &link.NotifyWhen{User: "bob"}}}))
+		pass(10 * time.Minute)
+		for shard := range uint32(link.Shards) {
+			d.lose(shard, true)
+		}
+		pass(5 * time.Second)
+		e.boxes = nil
+		w.attach("bob", "b2", 3)
+		e.got(`1: 1 {"user":"bob","state":"online"}`)
+		if code := e.code(e.act("ann", &link.Act{What: &link.Act_Contact{Contact: &link.ContactAct{User: "ann", Action: 1}}})); code != link.Code_BAD_REQUEST {
+			t.Errorf("a contact with oneself: %v", code)
+		}
+	})
+}
+
+// Over 1,024 ids of one sender the oldest goes, and is refused from then on.
+func TestOldestID(t *testing.T) {
+	onDisk(t, 1, Config{}, func(c *cluster, d *disk) {
+		e := c.edges[0]
+		call := e.reads("ann", "a1", 1, 0, 0)
+		synctest.Wait()
+		var ids [][]byte
+		var epoch uint64
+		for i := range 1030 {
+			if i == 600 {
+				pass(90 * time.Minute) // the ids of two hours
+			}
+			time.Sleep(time.Millisecond)
+			id := clientID(i)
+			ids = append(ids, id)
+			call = e.publish("ann", id, fmt.Sprint(i))
+			if o := e.offset(call); o != uint64(i+1) {
+				t.Fatalf("%d: offset %d", i, o)
+			}
+			epoch = e.answer(call).GetActed().Published.Epoch
+			e.ack("ann", "a1", 1, epoch, uint64(i+1))
+		}
+		for i, want := range map[int]link.Code{0: link.Code_ID_EXPIRED, 5: link.Code_ID_EXPIRED, 6: link.Code_OK, 599: link.Code_OK, 1029: link.Code_OK} {
+			call := e.publish("ann", ids[i], fmt.Sprint(i))
+			if code := e.code(call); code != want || code == link.Code_OK && e.offset(call) != uint64(i+1) {
+				t.Errorf("%d: %v", i, e.answer(call))
+			}
+		}
+		shard := shardOf("ann") // opens 27 hours later
+		d.shards[shard].at = time.Now().Add(27 * time.Hour).UnixMilli()
+		d.lose(shard, true)
+		pass(70 * time.Second)
+		if n := d.count(row.IDsBefore(1 << 60)); n != 0 {
+			t.Errorf("%d dedupe rows are stored after their time", n)
+		}
+		if code := e.code(e.publish("ann", ids[1029], "1029")); code != link.Code_ID_EXPIRED {
+			t.Errorf("an id of yesterday: %v", code)
+		}
+	})
+}
+
+// A purge begins a new epoch: who reads is reset, and what was there is gone.
+func TestPurge(t *testing.T) {
+	onDisk(t, 1, Config{}, func(c *cluster, d *disk) {
+		e := c.edges[0]
+		for i := range 3 {
+			e.offset(e.publish("ann", clientID(i), fmt.Sprint(i)))
+		}
+		e.code(e.act("ann", &link.Act{What: &link.Act_Purge{Purge: 7}}))
+		pass(5 * time.Second)
+		if s := e.outbox("ann"); s.Entries != 0 || s.Epoch != "0000000000000007" {
+			t.Fatalf("%+v", s)
+		}
+		if n := d.count(row.Entries(presence.Key{App: app, User: "ann"}, 0, 99)); n != 0 {
+			t.Errorf("%d entries are stored", n)
+		}
+		call := e.publish("ann", clientID(9), "9")
+		if o := e.offset(call); e.answer(call).GetActed().Published.Epoch != 7 {
+			t.Errorf("offset %d, %v", o, e.answer(call))
+		}
+	})
+}
