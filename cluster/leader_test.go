@@ -238,3 +238,35 @@ func TestSnapshotOnDemand(t *testing.T) {
 		}
 	}
 }
+
+// TestReadWaitsForTheApply asks when an entry is committed and not yet applied.
+func TestReadWaitsForTheApply(t *testing.T) {
+	s := newStand(t, 1, HostConfig{})
+	term := s.open(0)
+	_ = s.host.Propose(0, term, 1, 0, puts(1, 1))
+	s.turn() // the append: it is committed now
+	_ = s.host.Read(0, 5)
+	events := s.settle()
+	done := slices.IndexFunc(events, func(e Event) bool { _, ok := e.(Committed); return ok })
+	if read := slices.Index(events, Event(ReadReady{Shard: 0, ID: 5})); done < 0 || read < done {
+		t.Errorf("events %v", events)
+	}
+}
+
+// TestLiveFollowerHoldsTheLog keeps what a live follower lacks, but no more than the bound.
+func TestLiveFollowerHoldsTheLog(t *testing.T) {
+	s, term := lead(t, HostConfig{LogEntries: 32})
+	s.host.Receive(3, 1, &raftpb.Message{Type: raftpb.MsgHeartbeatResp.Enum(), To: new(uint64(1)), From: new(uint64(3)), Term: new(term)})
+	for seq := range uint64(100) {
+		_ = s.host.Propose(0, term, seq+1, 0, puts(1, 1))
+		s.answer()
+		st, _ := s.host.Status(1)
+		kept := st.Last - st.State.Truncated
+		if seq == 28 && st.State.Truncated != 1 {
+			t.Errorf("the log kept %d entries only", kept)
+		}
+		if kept > 33 {
+			t.Fatalf("the log keeps %d entries", kept)
+		}
+	}
+}
