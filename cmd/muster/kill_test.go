@@ -8,7 +8,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"maps"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -48,6 +47,7 @@ type campaign struct {
 	mu       sync.Mutex
 	sent     map[string]message  // by client id
 	acked    map[string]bool     // the publisher was told that it is stored
+	order    []string            // the same, in the order of the answers
 	offsets  map[string]uint64   // HTTP: offset that the publisher was told
 	got      map[string][]uint64 // client id → offsets under which devices got it
 	devices  map[string]*inbound // by device
@@ -279,6 +279,7 @@ func (c *campaign) ack(id string, offset uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.acked[id] = true
+	c.order = append(c.order, id)
 	if offset > 0 {
 		c.offsets[id] = offset
 	}
@@ -372,13 +373,15 @@ func (c *campaign) readers(id string) int {
 	return 1
 }
 
-// retry sends some messages again that were acknowledged: they must get the offset under
+// retry sends some of the last messages again that were acknowledged (of a sender and a
+// user the server remembers 1,024): they must get the offset under
 // which they were delivered, and not be delivered again before what follows them.
 func (c *campaign) retry(ctx context.Context) {
 	c.mu.Lock()
-	ids := slices.Collect(maps.Keys(c.acked))
+	last := slices.Clone(c.order[max(0, len(c.order)-5000):])
 	c.mu.Unlock()
-	for _, id := range ids[:min(200, len(ids))] {
+	for i := 0; i < len(last); i += 1 + len(last)/200 {
+		id := last[i]
 		offset, err := c.publish(ctx, id, c.sent[id])
 		c.mu.Lock()
 		got := slices.Clone(c.got[id])
