@@ -21,7 +21,7 @@ func (g *gateway) deliver(u presence.ToUser, up *link.Up, now time.Time) {
 			g.refuse(u.Key, up)
 			return
 		}
-		g.graph(u.Key, now)
+		g.feedGraph(u.Key, now)
 	}
 	in, err := g.complete(a, u.In, now)
 	if err != nil {

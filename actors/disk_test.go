@@ -174,6 +174,21 @@ func (r reader) Get(_ uint32, key []byte) ([]byte, bool, error) {
 
 func (d *disk) asMemory(shard uint32) reader { return reader{&d.shards[shard].memoryShard} }
 
+// put changes a row behind the shard's back.
+func (d *disk) put(shard uint32, w Write) {
+	s := &d.shards[shard].memoryShard
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.write(w)
+}
+
+// jump moves the latest time committed.
+func (d *disk) jump(shard uint32, at time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.shards[shard].at = at.UnixMilli()
+}
+
 // count is the number of rows in a range, over all shards.
 func (d *disk) count(r row.Range) (n int) {
 	for shard := range uint32(link.Shards) {

@@ -283,7 +283,7 @@ func TestShardTime(t *testing.T) {
 		e := c.edges[0]
 		shard := shardOf("ann")
 		ahead := time.Now().Add(time.Minute)
-		d.shards[shard].at = ahead.UnixMilli()
+		d.jump(shard, ahead)
 		d.lose(shard, true)
 		pass(time.Second)
 		e.attach("ann", "a1", 1)
@@ -307,7 +307,7 @@ func TestUnreadableRow(t *testing.T) {
 			onDisk(t, 2, Config{}, func(c *cluster, d *disk) {
 				e, w := c.edges[0], c.edges[1]
 				key := row.ProfileKey(presence.Key{App: app, User: "ann"})
-				d.shards[shardOf("ann")].write(Write{Key: key, Value: value})
+				d.put(shardOf("ann"), Write{Key: key, Value: value})
 				w.watch("wendy", "ann", "bob")
 				if code := e.code(e.attach("ann", "a1", 1)); code != link.Code_BUSY {
 					t.Fatal(code)
@@ -321,7 +321,7 @@ func TestUnreadableRow(t *testing.T) {
 				if s := c.node.Stats(); s.Panics.Load() != 0 || s.Parked.Load() < 2 {
 					t.Errorf("%d panics, parked %d times", s.Panics.Load(), s.Parked.Load())
 				}
-				d.shards[shardOf("ann")].write(Write{Key: key})
+				d.put(shardOf("ann"), Write{Key: key})
 				pass(2 * time.Minute)
 				w.saw("wendy>ann: online")
 			})
@@ -334,12 +334,12 @@ func TestUnreadableRow(t *testing.T) {
 func TestUnreadableShard(t *testing.T) {
 	onDisk(t, 1, Config{}, func(c *cluster, d *disk) {
 		e, shard := c.edges[0], shardOf("ann")
-		d.shards[shard].write(Write{Key: row.CountersKey(), Value: []byte{200}})
+		d.put(shard, Write{Key: row.CountersKey(), Value: []byte{200}})
 		d.lose(shard, true)
 		if code := e.code(e.setClaim("ann", "c", "no", 0)); code != link.Code_MOVING || c.node.terms[shard].Load() != 0 {
 			t.Fatal(code)
 		}
-		d.shards[shard].write(Write{Key: row.CountersKey()})
+		d.put(shard, Write{Key: row.CountersKey()})
 		d.lose(shard, true)
 		if code := e.code(e.setClaim("ann", "c", "yes", 0)); code != link.Code_OK {
 			t.Fatal(code)

@@ -102,11 +102,16 @@ func (n *Node) SetHookCursor(shard uint32, seq uint64, dead []*link.Event) error
 	}
 }
 
-// dropEvents removes events that are too old.
+const lettersKept = 30 * 24 * time.Hour
+
+// dropEvents removes events and letters that are too old.
 func (g *gateway) dropEvents(now time.Time) {
-	until := now.Add(-g.node.cfg.EventsKept)
+	g.dropUntil(row.EventsFrom(0), now.Add(-g.node.cfg.EventsKept))
+	g.dropUntil(row.LettersFrom(0), now.Add(-lettersKept))
+}
+
+func (g *gateway) dropUntil(span row.Range, until time.Time) {
 	var last []byte
-	span := row.EventsFrom(0)
 	seen := 0
 	g.must(g.node.store.Scan(g.shard, span.From, span.To, func(key, v []byte) bool {
 		e, err := row.DecodeEvent(v)

@@ -1,6 +1,7 @@
 package actors
 
 import (
+	"slices"
 	"time"
 
 	"muster/actors/presence"
@@ -28,7 +29,7 @@ type graphAnswer struct {
 
 const graphKept = 60 * time.Second
 
-// graph feeds a user's activation, and asks for what is not known or old.
+// graph asks for a user's contacts if they are not known or old.
 func (g *gateway) graph(k presence.Key, now time.Time) {
 	if g.node.cfg.Graph == nil {
 		return
@@ -41,9 +42,6 @@ func (g *gateway) graph(k presence.Key, now time.Time) {
 		}
 		g.graphs.known[k] = c
 	}
-	if !c.at.IsZero() && g.users[k] != nil {
-		g.step(presence.Deliver{Key: k, In: presence.SetGraph{Contacts: c.users}}, nil, now)
-	}
 	if !c.asked && now.Sub(c.at) >= graphKept {
 		c.asked = true
 		if g.graphs.ask == nil {
@@ -53,10 +51,26 @@ func (g *gateway) graph(k presence.Key, now time.Time) {
 	}
 }
 
+// graphOf is what the graph said of a user; nil if that is not known.
+func (g *gateway) graphOf(k presence.Key) *presence.SetGraph {
+	if c := g.graphs.known[k]; c != nil && !c.at.IsZero() {
+		return &presence.SetGraph{Contacts: c.users}
+	}
+	return nil
+}
+
+// feedGraph tells a new activation what is known, and asks for what is not.
+func (g *gateway) feedGraph(k presence.Key, now time.Time) {
+	if in := g.graphOf(k); in != nil {
+		g.step(presence.Deliver{Key: k, In: *in}, nil, now)
+	}
+	g.graph(k, now)
+}
+
 // regraph asks again for the contacts of a user who is known here.
 func (g *gateway) regraph(k presence.Key, now time.Time) {
 	if c := g.graphs.known[k]; c != nil {
-		delete(g.graphs.known, k)
+		c.at, c.asked = time.Time{}, false
 		g.graph(k, now)
 	}
 }
@@ -89,11 +103,11 @@ func (g *gateway) graphed(m *graphAnswer, now time.Time) {
 		if c.asked = false; m.err != nil {
 			continue
 		}
-		c.users, c.at = m.contacts[u], now
-		if c.users == nil {
+		was := c.users
+		if c.users, c.at = m.contacts[u], now; c.users == nil {
 			c.users = []string{}
 		}
-		if g.core.Known(k) {
+		if g.core.Known(k) && (was == nil || !slices.Equal(was, c.users)) {
 			g.step(presence.Deliver{Key: k, In: presence.SetGraph{Contacts: c.users}}, nil, now)
 		}
 	}

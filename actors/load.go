@@ -161,7 +161,11 @@ func (g *gateway) activate(k presence.Key, now time.Time) *activation {
 // learn tells the core what is stored of a user without an activation, if it does not
 // know, so that it can answer for the user.
 func (g *gateway) learn(k presence.Key, now time.Time) {
-	if g.core.Known(k) || !g.holds(k, link.KindUser) || g.parked(k, false, now) {
+	if g.core.Known(k) {
+		g.graph(k, now)
+		return
+	}
+	if !g.holds(k, link.KindUser) || g.parked(k, false, now) {
 		return
 	}
 	records, _, err := g.load(k)
@@ -169,9 +173,13 @@ func (g *gateway) learn(k presence.Key, now time.Time) {
 		g.park(k, err, now)
 		return
 	}
-	loaded := presence.Loaded{Key: k}
-	if len(records) > 0 {
-		loaded.Publish = g.restored(records).Step(now, presence.Tick{}).Publish
+	loaded, graph := presence.Loaded{Key: k}, g.graphOf(k)
+	if len(records) > 0 || graph != nil {
+		u := g.restored(records)
+		loaded.Publish = u.Step(now, presence.Tick{}).Publish
+		if graph != nil {
+			loaded.Publish = cmp.Or(u.Step(now, *graph).Publish, loaded.Publish)
+		}
 	}
 	g.step(loaded, nil, now)
 	g.graph(k, now)

@@ -499,7 +499,7 @@ func TestOldestID(t *testing.T) {
 			}
 		}
 		shard := shardOf("ann") // opens 27 hours later
-		d.shards[shard].at = time.Now().Add(27 * time.Hour).UnixMilli()
+		d.jump(shard, time.Now().Add(27*time.Hour))
 		d.lose(shard, true)
 		pass(70 * time.Second)
 		if n := d.count(row.IDsBefore(1 << 60)); n != 0 {
