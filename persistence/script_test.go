@@ -47,7 +47,7 @@ func script(t testing.TB) []step {
 		{name: "truncate much", sync: true, us: []Update{{Group: 1, Truncate: 290, State: st(300, 290, 1)}}},
 		{name: "a batch larger than half a memtable", us: []Update{{Group: 1, Ops: many("big", 60, 1000)}}},
 		{name: "fill the memtable", us: []Update{{Group: 1, Ops: many("f", 100, 500)}, {Group: 0, Ops: many("f", 100, 500)}}},
-		{name: "fill it more", sync: true, us: []Update{{Group: 0, Ops: many("g", 100, 900)}}},
+		{name: "fill it more", sync: true, us: []Update{{Group: 0, Entries: entries(2, 2, 4, "m"), State: st(2, 0, 1), Ops: many("g", 100, 900)}}},
 		{name: "replace a group by a snapshot", ingest: &ingestion{group: 1, state: State{Applied: 400, AppliedTerm: 7, Conf: voters(1, 2), Generation: 1}, rows: rows, term: 9, vote: 3, replica: 1}},
 		{name: "write after it", us: []Update{{Group: 1, Entries: entries(401, 402, 9, "f"), Ops: []Op{put("p0001", "new")}}}},
 		{name: "sync after it", sync: true, us: []Update{{Group: 1, Hard: hardState(9, 3, 402)}}},

@@ -195,6 +195,13 @@ func TestStreamDamage(t *testing.T) {
 	}
 	refused("without its rows", append(bytes.Clone(good[:at[1]]), good[at[2]:]...))
 	refused("with rows twice", append(bytes.Clone(good[:at[2]]), good[at[1]:]...))
+	var miscounted bytes.Buffer
+	w := &streamWriter{w: &miscounted}
+	head := appendBytes(appendBytes([]byte{1}, encodeState(&State{Replica: 1})), nil)
+	if err := errors.Join(w.begin(streamSnapshot), w.chunk(chunkGroup, head), w.chunk(chunkEnd, []byte{5})); err != nil {
+		t.Fatal(err)
+	}
+	refused("fewer rows than were sent", miscounted.Bytes())
 	refused("a backup", []byte("musb\x01"))
 	refused("of a newer version", []byte("muss\x02xxxxxxxxxxxxxxxxxxxxxxxx"))
 	if names, _ := s.fs.List(s.path(stagedDir)); len(names) != 0 {
