@@ -121,7 +121,9 @@ func TestKill(t *testing.T) {
 	c.noneAhead()
 	cancel()
 	receiving.Wait()
-	c.judge()
+	for _, f := range c.judge(10 * *kills) {
+		t.Error(f)
+	}
 	t.Logf("seed %d: %d kills, %s; %.0f acknowledged a second", seed, *kills, c.counts(), float64(atKill)/up.Seconds())
 }
 
@@ -423,12 +425,14 @@ func (c *campaign) noneAhead() {
 	c.t.Fatal("no metric muster_core_resume_ahead_total")
 }
 
-// judge is the verdict.
-func (c *campaign) judge() {
+// judge lists what is wrong.
+func (c *campaign) judge(least int) []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.acked) < 10**kills || len(c.acked) == 0 {
-		c.faults = append(c.faults, fmt.Sprintf("only %d sends were acknowledged: the run shows nothing", len(c.acked)))
+	faults := slices.Clone(c.faults)
+	wrong := func(format string, args ...any) { faults = append(faults, fmt.Sprintf(format, args...)) }
+	if len(c.acked) < least {
+		wrong("only %d sends were acknowledged: the run shows nothing", len(c.acked))
 	}
 	lost := 0
 	for id := range c.acked {
@@ -437,16 +441,53 @@ func (c *campaign) judge() {
 		case len(offsets) == 0:
 			lost++
 		case len(offsets) != c.readers(id) || slices.Min(offsets) != slices.Max(offsets):
-			c.faults = append(c.faults, fmt.Sprintf("id %s was delivered as %v to %d devices", id, offsets, c.readers(id)))
+			wrong("id %s was delivered as %v to %d devices", id, offsets, c.readers(id))
 		case c.offsets[id] != 0 && c.offsets[id] != offsets[0]:
-			c.faults = append(c.faults, fmt.Sprintf("id %s was acknowledged as %d, delivered as %d", id, c.offsets[id], offsets[0]))
+			wrong("id %s was acknowledged as %d, delivered as %d", id, c.offsets[id], offsets[0])
 		}
 	}
 	if lost > 0 {
-		c.faults = append(c.faults, fmt.Sprintf("%d acknowledged sends were lost", lost))
+		wrong("%d acknowledged sends were lost", lost)
 	}
-	for _, f := range c.faults {
-		c.t.Error(f)
+	return faults
+}
+
+// The campaign's checks find what they are there for.
+func TestKillChecksFindWhatIsWrong(t *testing.T) {
+	entry := func(epoch string, offset uint64, id, body string) sdk.Delivery {
+		return sdk.Delivery{Position: sdk.Position{Epoch: epoch, Offset: offset}, Entry: &sdk.Entry{Offset: offset, ID: id, Body: json.RawMessage(body)}}
+	}
+	for name, c := range map[string]struct {
+		deliveries []sdk.Delivery
+		want       string // "": nothing is wrong
+	}{
+		"all is well":    {[]sdk.Delivery{entry("e", 1, "a", "1"), entry("e", 2, "b", "2")}, ""},
+		"lost":           {[]sdk.Delivery{entry("e", 1, "a", "1")}, "1 acknowledged sends were lost"},
+		"twice":          {[]sdk.Delivery{entry("e", 1, "a", "1"), entry("e", 2, "b", "2"), entry("e", 3, "a", "1")}, "id a was delivered as [1 3]"},
+		"a hole":         {[]sdk.Delivery{entry("e", 1, "a", "1"), entry("e", 3, "b", "2")}, "offset 3 after 1"},
+		"backwards":      {[]sdk.Delivery{entry("e", 1, "a", "1"), entry("e", 1, "b", "2")}, "offset 1 after 1"},
+		"another epoch":  {[]sdk.Delivery{entry("e", 1, "a", "1"), entry("f", 2, "b", "2")}, "epoch f after e"},
+		"never sent":     {[]sdk.Delivery{entry("e", 1, "a", "1"), entry("e", 2, "b", "2"), entry("e", 3, "z", "3")}, "id z was never sent"},
+		"another body":   {[]sdk.Delivery{entry("e", 1, "a", "1"), entry("e", 2, "b", "1")}, "came to r1"},
+		"another offset": {[]sdk.Delivery{entry("e", 1, "b", "2"), entry("e", 2, "a", "1")}, "id a was acknowledged as 1, delivered as 2"},
+	} {
+		k := &campaign{
+			t: t, sent: map[string]message{"a": {user: "r1", body: "1"}, "b": {user: "r1", body: "2"}},
+			acked: map[string]bool{}, offsets: map[string]uint64{}, got: map[string][]uint64{},
+		}
+		k.ack("a", 1)
+		k.ack("b", 0)
+		in := &inbound{user: "r1"}
+		for _, d := range c.deliveries {
+			k.take(in, "d", d)
+		}
+		faults := strings.Join(k.judge(1), "; ")
+		if c.want == "" && faults != "" || !strings.Contains(faults, c.want) {
+			t.Errorf("%s: %q, want %q", name, faults, c.want)
+		}
+	}
+	if faults := (&campaign{}).judge(1); len(faults) != 1 {
+		t.Errorf("a run that shows nothing: %q", faults)
 	}
 }
 

@@ -287,7 +287,12 @@ func TestFullDisk(t *testing.T) {
 			break
 		}
 	}
-	_ = p.cmd.Process.Kill() // if it has not ended by itself
+	if err := p.cmd.Process.Kill(); err != nil { // it has ended by itself
+		p.line("muster: the server stopped: ")
+		if code := p.exit(); code != 1 {
+			t.Errorf("exit code %d: %q", code, p.lines)
+		}
+	}
 	<-p.ended
 	p = spawn(t, "serve", "--dev", "--listen", "127.0.0.1:0", "--api-listen", "127.0.0.1:0", "--data", dir)
 	p.line("the disk is too full") // the ballast let it start; it takes no writes

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -34,6 +35,7 @@ type Node struct {
 	cfg     Config
 	engine  *cluster.Engine
 	started chan struct{} // closed when engine is set
+	open    [link.Shards]atomic.Bool
 }
 
 var _ actors.Store = (*Node)(nil)
@@ -81,7 +83,7 @@ func (n *Node) born() error {
 // Start runs the engine; it tells leading what this node leads.
 func (n *Node) Start(leading cluster.Leading) error {
 	engine, err := cluster.Start(cluster.EngineConfig{
-		Node: n.Store.Identity().Node, Store: n.Store, Transport: n.cfg.Transport, Leading: leading,
+		Node: n.Store.Identity().Node, Store: n.Store, Transport: n.cfg.Transport, Leading: watched{leading, n},
 		Logger: n.cfg.Logger, Fatal: n.cfg.Fatal,
 	})
 	if err != nil {
@@ -195,19 +197,57 @@ func (n *Node) Close() error {
 	return n.Store.Close()
 }
 
-// Ready waits until all shards are served.
+// watched notes which shards are open here on their way to who is told.
+type watched struct {
+	cluster.Leading
+	n *Node
+}
+
+func (w watched) Opened(shard uint32, term, generation uint64, at int64) {
+	w.Leading.Opened(shard, term, generation, at)
+	if shard < link.Shards {
+		w.n.open[shard].Store(true)
+	}
+}
+
+func (w watched) Closed(shard uint32, term uint64) {
+	if shard < link.Shards {
+		w.n.open[shard].Store(false)
+	}
+	w.Leading.Closed(shard, term)
+}
+
+// closed is the number of shards that are open neither here nor, as far as this node
+// knows, elsewhere.
+func (n *Node) closed() (sum int) {
+	select {
+	case <-n.started:
+	default:
+		return link.Shards
+	}
+	own := n.Store.Identity().Node
+	for shard := range n.open {
+		if leader, _ := n.engine.Leader(uint32(shard)); leader == 0 || leader == own && !n.open[shard].Load() {
+			sum++
+		}
+	}
+	return sum
+}
+
+// Ready waits until all shards are open. A node that is short of room or time may be
+// not ready even so: see NotReady.
 func (n *Node) Ready(ctx context.Context) error {
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		why := n.NotReady()
-		if len(why) == 0 {
+		closed := n.closed()
+		if closed == 0 {
 			return nil
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return fmt.Errorf("%w: %s", ctx.Err(), strings.Join(why, "; "))
+			return fmt.Errorf("%w: %d shards are not open: %s", ctx.Err(), closed, strings.Join(n.NotReady(), "; "))
 		}
 	}
 }
