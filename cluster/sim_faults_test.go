@@ -124,7 +124,7 @@ func (s *sim) isolate() {
 	for _, p := range s.all() {
 		cut = append(cut, [2]uint64{n.id, p.id}, [2]uint64{p.id, n.id})
 		if p != n {
-			p.later(s.rnd.Int64N(700*ms), func() { p.input(func() { p.host.Suspect(n.id) }) })
+			p.later(s.rnd.Int64N(150*ms), func() { p.input(func() { p.host.Suspect(n.id) }) })
 			p.later(second+s.rnd.Int64N(2*second), func() { p.input(func() { p.host.Trust(n.id) }) })
 		}
 	}

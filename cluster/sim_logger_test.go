@@ -1,6 +1,9 @@
 package cluster
 
-import "fmt"
+import (
+	"fmt"
+	"os"
+)
 
 // tracedRaft puts what raft logs into the trace of a replayed seed.
 type tracedRaft struct {
@@ -12,6 +15,6 @@ func (l tracedRaft) Infof(format string, v ...any)    { l.print(format, v) }
 func (l tracedRaft) Warningf(format string, v ...any) { l.print(format, v) }
 func (l tracedRaft) print(format string, v []any) {
 	if l.n.sim.verbose {
-		fmt.Printf("%20s raft on node %d: %s\n", "", l.n.id, fmt.Sprintf(format, v...))
+		fmt.Fprintf(os.Stderr, "%20s raft on node %d: %s\n", "", l.n.id, fmt.Sprintf(format, v...))
 	}
 }
