@@ -279,6 +279,7 @@ func TestStream(t *testing.T) {
 	a := newAPI(t, core)
 	srv := httptest.NewServer(a)
 	defer srv.Close()
+	defer a.Close() // or the server waits for the streams
 	open := func(query, last string) *bufio.Scanner {
 		r, err := http.NewRequestWithContext(t.Context(), "GET", srv.URL+"/v1/events"+query, nil)
 		if err != nil {
@@ -323,6 +324,9 @@ func TestStream(t *testing.T) {
 		t.Fatalf("%s %s %s", id, typ, data)
 	}
 	core.happen("default", "bob", "user.online", 4, `{}`)
+	if _, _, data := next(s); !strings.Contains(data, `"user":"bob"`) {
+		t.Fatalf("the next one: %s", data)
+	}
 	if _, _, data := next(open("", id)); !strings.Contains(data, `"user":"bob"`) {
 		t.Fatalf("from Last-Event-ID: %s", data)
 	}

@@ -142,6 +142,7 @@ func TestLeadership(t *testing.T) {
 			select {
 			case <-time.After(3 * time.Second):
 			case <-q.Context().Done():
+				<-time.After(500 * time.Millisecond) // it takes a while to notice
 			}
 			return 200
 		})
