@@ -99,6 +99,7 @@ func (c *Config) Check() error {
 		{"settle time", c.Settle, 100 * time.Millisecond, time.Minute},
 		{"presumed grace", c.Presume, 0, 120 * time.Second},
 		{"unreachable time", c.Unreachable, time.Second, time.Hour},
+		{"outbox ttl", c.OutboxTTL, minOutboxTTL, maxOutboxTTL},
 		{"storm release", c.StormRelease, 0, 10 * time.Minute},
 	} {
 		if s.got < s.min || s.got > s.max {

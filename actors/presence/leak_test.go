@@ -26,6 +26,9 @@ func TestInvisibleLeaksNothing(t *testing.T) {
 		w.activity(a, false)
 		w.connect(b, "e1")
 		w.drain()
+		w.gateway(Deliver{Key: Key{testApp, "bob"}, In: NotifyWhen{User: "alice"}})
+		w.publish("alice", Publish{ID: w.newID(w.now), Body: `"x"`, ClientID: "m", Sender: "bob"})
+		w.drain()
 		w.act("alice", "phone", func(s string, c Conn) Input {
 			return SetClaim{s, c, Claim{ID: Manual, State: DND, Text: "secret", Activity: "{}", Priority: -1, Durable: true}}
 		})
@@ -45,6 +48,14 @@ func TestInvisibleLeaksNothing(t *testing.T) {
 		w.disconnect(a, Silence)
 		w.drain()
 		w.advance(7*time.Minute, true)
+		for _, l := range w.letters {
+			if l.to == "bob" {
+				t.Errorf("bob hears of alice: %+v", l.what)
+			}
+		}
+		if n := len(w.stored("bob")); n > 0 {
+			t.Errorf("bob has %d rows", n)
+		}
 	})
 	if really != hidden {
 		t.Errorf("a goodbye:\n%s\ninvisible:\n%s", really, hidden)
@@ -73,6 +84,7 @@ func observe(t *testing.T, end func(w *world, a, b *client)) string {
 	w.watch("bob", "e2", "alice")
 	w.watch("cid", "e2", "alice")
 	phone, laptop := w.client("alice", "phone"), w.client("alice", "laptop")
+	phone.box = &inbox{}
 	w.connect(phone, "e1")
 	w.connect(laptop, "e1")
 	w.drain()

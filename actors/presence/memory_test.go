@@ -76,3 +76,23 @@ func TestMemory(t *testing.T) {
 	runtime.KeepAlive(attaches)
 	runtime.KeepAlive(views)
 }
+
+// TestContactsMemory: 5,000 contacts take 40 B each besides their ids.
+func TestContactsMemory(t *testing.T) {
+	cfg := DefaultConfig()
+	records := make([]Record, cfg.Relations)
+	for i := range records {
+		records[i] = RelationSet{Other: fmt.Sprintf("user-%08d", i), Relation: RelationTo | RelationFrom, Asked: 1, Heard: 1}
+	}
+	u := NewUser(&cfg, time.Time{})
+	start := heapBytes()
+	u.Restore(records...)
+	u.Step(noon, Contact{User: "user-00000007", Action: Deny})
+	per := float64(int64(heapBytes())-int64(start)) / float64(len(records))
+	t.Logf("a contact: %.1f B", per)
+	if per > 50 {
+		t.Errorf("a contact takes %.1f B", per)
+	}
+	runtime.KeepAlive(records)
+	runtime.KeepAlive(u)
+}

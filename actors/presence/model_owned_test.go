@@ -64,6 +64,9 @@ func (m *model) owned(now time.Time, in Input) (r result) {
 		for _, row := range in.Rows {
 			x := m.relation(row.User)
 			y := relationOf(row.Relation, 0, 0)
+			if y.blocked && !x.blocked {
+				r.transfers = append(r.transfers, TransferOut{row.User, BlockedBy{true}})
+			}
 			*x = modelRelation{to: y.to, from: y.from, approved: y.approved, blocked: x.blocked || y.blocked, blockedBy: x.blockedBy}
 		}
 	case Received:

@@ -174,7 +174,12 @@ func (s *story) device(c *client, what string, rest []string) {
 		if slices.Contains(rest, "fresh") {
 			c.session = ""
 		}
+		if slices.Contains(rest, "reading") && c.box == nil {
+			c.box = &inbox{}
+		}
 		s.connect(c, rest[0])
+	case "acks":
+		s.ack(c)
 	case "goes":
 		s.disconnect(c, storyCauses[rest[0]])
 	case "away", "active":
@@ -232,6 +237,22 @@ func (s *story) person(user, what string, rest []string) {
 		toUser(user, SetRelations{Block: rest})
 	case "unblocks":
 		toUser(user, SetRelations{Unblock: rest})
+	case "subscribes", "approves", "denies", "unsubscribes", "removes":
+		actions := []string{"subscribes", "approves", "denies", "unsubscribes", "removes"}
+		toUser(user, Contact{User: rest[0], Action: ContactAction(slices.Index(actions, what) + 1)})
+	case "sends": // app sends alice m1
+		p := Publish{ClientID: rest[1], Body: `"x"`, ID: s.newID(s.now), Collapse: options(rest)["collapse"], AnyDevice: slices.Contains(rest, "any")}
+		if user != "app" {
+			p.Sender = user
+		}
+		if ttl := options(rest)["ttl"]; ttl != "" {
+			p.TTL = s.duration(ttl)
+		}
+		s.publish(rest[0], p)
+	case "awaits":
+		toUser(user, NotifyWhen{User: rest[0]})
+	case "erased":
+		toUser(user, Erase{})
 	case "withholds":
 		e := s.edges[rest[0]]
 		e.hidden[user] = field(rest[1])

@@ -237,7 +237,7 @@ func (u *User) tidy(now int64) {
 	if m.outbox != nil && m.outbox.empty() {
 		m.outbox = nil
 	}
-	if m.outbox == nil && !m.some() && !m.erased && len(m.ids.rows)+len(m.taken.rows) == 0 {
+	if m.outbox == nil && !m.some() && !m.erased && m.serial < uint64(now) && len(m.ids.rows)+len(m.taken.rows) == 0 {
 		u.more = nil
 	}
 }
