@@ -32,10 +32,11 @@ func boot(t *testing.T, args ...string) *server {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.close)
-	within(t, "shards that know who is there", func() bool {
-		status, text := ask(t, s, devSecret, "/v1/counts", "")
-		return status == http.StatusOK && strings.Contains(text, `"complete":true`)
-	})
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := s.awaitReady(ctx); err != nil {
+		t.Fatal(err)
+	}
 	return s
 }
 

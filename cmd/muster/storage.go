@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"muster/actors/link"
 	"muster/cmd/muster/durable"
 	"muster/persistence"
 )
@@ -138,15 +139,38 @@ func (s *server) removeTemporary() {
 	}
 }
 
-// awaitReady waits until all shards are open and says now and then why not.
+// awaitReady waits until all shards are open and know who is there, and says now and
+// then why not.
 func (s *server) awaitReady(ctx context.Context) error {
 	for {
 		wait, cancel := context.WithTimeout(ctx, readyPatience)
 		err := s.durable.Ready(wait)
+		if err == nil {
+			s.awaitSettled(wait)
+		}
 		cancel()
 		if err == nil || ctx.Err() != nil {
 			return err
 		}
 		s.log.Warn("not ready yet", "why", strings.Join(s.durable.NotReady(), "; "))
+	}
+}
+
+// awaitSettled waits until each shard has heard from this node's edge: before that it
+// answers for nobody whom it does not know. Without the edge it settles by itself in 3 s.
+func (s *server) awaitSettled(ctx context.Context) {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for shard := uint32(0); shard < link.Shards; {
+		down, err := s.edge.Call(ctx, &link.Up{Shard: shard, Body: &link.Up_Ask{Ask: &link.Ask{App: defaultApp, What: &link.Ask_Counts{Counts: true}}}})
+		if err == nil && down.GetAnswer().GetCode() == link.Code_OK {
+			shard++
+			continue
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
 	}
 }

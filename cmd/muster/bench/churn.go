@@ -60,7 +60,11 @@ func newChurner(f *fleet) (*churner, error) {
 		ch.cycles[i].m = m
 	}
 	f.view = ch.view
-	return ch, f.connect(f.members[:churnWatchers], churnWatchers, 20*time.Second, nil)
+	if err := f.connect(f.members[:churnWatchers], churnWatchers, 20*time.Second, nil); err != nil {
+		return nil, err
+	}
+	f.e.quiet(300*time.Millisecond, 20*time.Second) // views that were pending in the answers
+	return ch, nil
 }
 
 func (ch *churner) view(m *member, v view) {

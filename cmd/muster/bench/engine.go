@@ -164,6 +164,17 @@ func (e *engine) until(limit time.Duration, done func() bool) bool {
 	return true
 }
 
+// quiet polls until no frame has come for the time given, or the limit is over.
+func (e *engine) quiet(d, limit time.Duration) {
+	for deadline := time.Now().Add(limit); time.Now().Before(deadline); {
+		before := e.frames
+		e.idle(d)
+		if e.frames == before {
+			return
+		}
+	}
+}
+
 // idle polls for the time given.
 func (e *engine) idle(d time.Duration) {
 	deadline := time.Now().Add(d)
