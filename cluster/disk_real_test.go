@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"bytes"
-	"errors"
 	"io"
 	"log/slog"
 
@@ -24,10 +23,6 @@ type realDisk struct {
 
 func newRealDisk(s *sim, n *vnode) simDisk {
 	d := &realDisk{s: s, node: n.id, fs: vfs.NewCrashableMem()}
-	s.must(d.fs.MkdirAll("data", 0o750))
-	root, err := d.fs.OpenDir("/")
-	s.must(err)
-	s.must(errors.Join(root.Sync(), root.Close()))
 	s.must(d.open(&persistence.Identity{Cluster: "sim", Node: n.id, Name: "sim"}))
 	return d
 }

@@ -148,7 +148,7 @@ func (s *sim) trace(n *vnode, u *persistence.Update) {
 		s.mix(u.State.Applied, u.State.Hash)
 	}
 	if s.verbose {
-		s.log("node %d group %d writes %s", n.id, u.Group, summary(u))
+		fmt.Fprintln(os.Stderr, line{s.now, "node %d group %d writes %s", []any{n.id, u.Group, summary(u)}})
 	}
 }
 
