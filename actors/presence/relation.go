@@ -60,8 +60,9 @@ func (rs relations) count(bits Relation) (n int) {
 	return n
 }
 
-// Shown is what the user may be told: the request of one whom it blocked is not.
+// Shown is what the user may be told: not who has blocked it, nor the request of one whom it blocked.
 func (r Relation) Shown() Relation {
+	r &^= RelationBlockedBy
 	if r&RelationBlocked != 0 {
 		r &^= RelationPendingIn
 	}
