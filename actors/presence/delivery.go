@@ -39,8 +39,8 @@ func (u *User) read(now int64, a *Attach, out *Output) {
 	d := o.device(a.Device)
 	switch {
 	case pos.Epoch == 0:
-	case pos.Epoch != o.epoch || d == nil:
-		first.Reset = true
+	case pos.Epoch != o.epoch || d == nil || d.start.Epoch == o.epoch && pos.Offset < d.start.Offset:
+		first.Reset = true // also if it has not heard of the reset with which it was registered again
 	case pos.Offset > o.head:
 		first.Reset, first.Ahead = true, true
 	default:

@@ -304,7 +304,7 @@ func (m *model) restore(records []Record) {
 		case DedupeSet:
 			m.box.ids[sentID{r.Sender, r.ID}] = Known{r.Epoch, r.Offset, r.At, r.Digest}
 		case DeviceSet:
-			m.box.devices[r.Device] = &modelDevice{r.Provider, r.Token, 0, int64(r.Seen)}
+			m.box.devices[r.Device] = &modelDevice{provider: r.Provider, token: r.Token, day: int64(r.Seen)}
 		case Revocations:
 			m.cut, m.tokens = r.Before, map[string]int64{}
 			for _, t := range r.Tokens {

@@ -26,6 +26,7 @@ type modelDevice struct {
 	provider, token string
 	cursor          uint64
 	day             int64
+	start           Position // when it was registered
 }
 
 type modelReader struct {
@@ -184,7 +185,7 @@ func (b *modelBox) register(now time.Time, id string) bool {
 		}
 		b.forget(victim)
 	}
-	b.devices[id] = &modelDevice{cursor: b.first(), day: day(now)}
+	b.devices[id] = &modelDevice{cursor: b.first(), day: day(now), start: Position{b.epoch, b.first()}}
 	return true
 }
 
@@ -200,7 +201,8 @@ func (b *modelBox) attach(now time.Time, a Attach) (items []item) {
 	start, reset := b.first(), false
 	switch p := *a.Outbox; {
 	case p.Epoch == 0:
-	case p.Epoch != b.epoch || p.Offset > b.head || b.devices[a.Device] == nil:
+	case p.Epoch != b.epoch || p.Offset > b.head || b.devices[a.Device] == nil,
+		b.devices[a.Device].start.Epoch == b.epoch && p.Offset < b.devices[a.Device].start.Offset:
 		reset = true
 	default:
 		start = p.Offset
@@ -334,6 +336,7 @@ func (b *modelBox) restored(records []Record) {
 	for _, r := range records {
 		switch r := r.(type) {
 		case DeviceSet:
+			b.devices[r.Device].start = Position{r.Epoch, r.Offset}
 			if r.Epoch == b.epoch {
 				b.devices[r.Device].cursor = max(b.devices[r.Device].cursor, r.Offset)
 			}

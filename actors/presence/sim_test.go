@@ -13,7 +13,7 @@ import (
 
 var (
 	seedFlag  = flag.Int64("seed", -1, "replay one seed of the simulator, with its trace")
-	seedsFlag = flag.Int("seeds", 200, "seeds that the simulator runs; also MUSTER_SEEDS")
+	seedsFlag = flag.Int("seeds", 100, "seeds that the simulator runs; also MUSTER_SEEDS")
 )
 
 var (
