@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -131,7 +133,19 @@ func crashEverywhere(t *testing.T, steps []step, want []model, seed uint64) (cra
 // TestFaults fails every change to a file or directory, once or from there on: either
 // Open, a step or Fatal says so, nothing is acknowledged afterwards, and what is there
 // when the disk is well again is a state the script went through.
+//
+// It runs in a process of its own: the stores that failed cannot be closed.
 func TestFaults(t *testing.T) {
+	if os.Getenv("MUSTER_TEST_FAULTS") == "" {
+		cmd := exec.Command(os.Args[0], "-test.run", "^TestFaults$", "-test.v")
+		cmd.Env = append(os.Environ(), "MUSTER_TEST_FAULTS=1")
+		out, err := cmd.CombinedOutput()
+		if err != nil || !strings.Contains(string(out), "faults were reported") {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		return
+	}
+	watchedTests[t] = true // as if: here goroutines stay
 	steps := script(t)
 	want := models(steps)
 	for _, fault := range []struct {
