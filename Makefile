@@ -4,9 +4,11 @@
 GO     ?= go
 BIN    := bin/muster
 SEEDS  ?= 20000
+RAFT   ?= 100000
+KILLS  ?= 200
 FUZZ   ?= 30s
 
-.PHONY: demo build test race sim fuzz bench realtime soak lint proto docs ci clean
+.PHONY: demo build test race sim kill fuzz bench realtime soak lint proto docs ci clean
 
 ## demo: one node, embedded storage, the demo page; prints its address
 demo: build
@@ -24,9 +26,14 @@ test: build lint
 race:
 	$(GO) test -race -timeout 30m ./...
 
-## sim: the seeded simulators, many seeds; SEEDS=n
+## sim: the seeded simulators, many seeds; SEEDS=n for presence and rooms, RAFT=n for the Raft host
 sim:
-	MUSTER_SEEDS=$(SEEDS) $(GO) test -timeout 4h -run 'Sim' ./actors/... ./cluster/...
+	MUSTER_SEEDS=$(SEEDS) $(GO) test -timeout 4h -run 'Sim' ./actors/... ./clients/go
+	MUSTER_SEEDS=$(RAFT) $(GO) test -timeout 8h -run 'TestSim$$' ./cluster
+
+## kill: kill -9 under durable load, KILLS times; then torn writes
+kill:
+	$(GO) test ./cmd/muster -timeout 2h -count=1 -v -run 'TestKill|TestTorn' -kills $(KILLS)
 
 ## fuzz: every fuzz target for FUZZ each
 fuzz:
@@ -37,7 +44,7 @@ fuzz:
 
 ## bench: every scenario on this machine, server on one core, generator on the other
 bench: build
-	@for s in floor idle connect watch churn slow growth; do $(BIN) bench $$s || exit 1; done
+	@for s in floor idle connect watch churn slow send offline groups growth; do $(BIN) bench $$s || exit 1; done
 
 ## realtime: a client that falls silent, with the default ping and grace (46 s)
 realtime:
@@ -59,10 +66,11 @@ proto:
 	sh actors/link/generate.sh
 	sh actors/row/generate.sh
 
-## docs: renders docs/errors.md and docs/configuration.md from the code
+## docs: renders docs/errors.md, docs/configuration.md and the table of docs/verification.md from the code
 docs:
 	$(GO) test ./clients/wire -run Docs -update
 	$(GO) test ./cmd/muster -run ConfigurationDocs -update
+	$(GO) test ./cluster -run TestVerification -update
 
 ci:
 	bash .ci/run

@@ -137,10 +137,13 @@ func BenchmarkOpen(b *testing.B) {
 		if _, ok, err := s.Get(0, userKey(5)); !ok || err != nil {
 			b.Fatal(ok, err)
 		}
+		b.StopTimer()
+		runtime.GC()
 		runtime.ReadMemStats(&after)
+		b.StartTimer()
 		if err := s.Close(); err != nil {
 			b.Fatal(err)
 		}
 	}
-	b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/1e6, "MB-heap")
+	b.ReportMetric((float64(after.HeapAlloc)-float64(before.HeapAlloc))/1e6, "MB-heap")
 }
