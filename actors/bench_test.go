@@ -27,7 +27,7 @@ func (s *sink) LinkDown(uint64)                 {}
 func (s *sink) Beat(*link.Beat)                 {}
 func (s *sink) Down(d *link.Down) {
 	switch d.Body.(type) {
-	case *link.Down_Attached, *link.Down_Acted:
+	case *link.Down_Attached, *link.Down_Acted, *link.Down_Views:
 		if s.answers.Add(1)%batch == 0 {
 			s.batches <- struct{}{}
 		}
@@ -193,4 +193,32 @@ func BenchmarkIdle(b *testing.B) {
 	for b.Loop() {
 		n.tellAll(presence.Cluster{})
 	}
+}
+
+// BenchmarkWatch is an edge's interest in one user who is not there, as a connect with
+// twenty watches sends twenty times.
+func BenchmarkWatch(b *testing.B) {
+	_, s := benchNode(b)
+	rng := rand.New(rand.NewPCG(1, 2))
+	names := make([]string, residents)
+	for i := range names {
+		names[i] = fmt.Sprintf("user-%07d", i)
+	}
+	s.answers.Store(0)
+	sent := 0
+	b.ReportAllocs()
+	used := cpu(b)
+	for b.Loop() {
+		user := names[rng.IntN(residents)]
+		_ = s.up.Up(&link.Up{Shard: link.ShardOf(app, link.KindUser, user), Body: &link.Up_Interest{Interest: &link.Interest{Call: 1, App: app,
+			Watcher: names[sent/20%residents], Add: []string{user}}}})
+		if sent++; sent%batch == 0 && sent >= 8*batch {
+			<-s.batches
+			s.up.Beat(&link.Beat{})
+		}
+	}
+	for s.answers.Load() < int64(sent) {
+		runtime.Gosched()
+	}
+	b.ReportMetric(float64(cpu(b)-used)/float64(sent), "cpu-ns/op")
 }
