@@ -358,9 +358,9 @@ func TestLeadersIsolated(t *testing.T) {
 	underLoad(t, func(ctx context.Context, s *system, victim *process, round int) {
 		user := fmt.Sprint("user", round)
 		s.mesh.Isolate(victim.id)
-		for other := victim; other == victim && ctx.Err() == nil; {
-			if p, code := s.publish(ctx, fmt.Sprint("other", round), uint64(time.Now().UnixNano())); code != link.Code_OK || p.GetOffset() == 0 {
-				t.Errorf("in round %d: %v", round, code)
+		for n, other := uint64(0), victim; other == victim && ctx.Err() == nil; n++ {
+			if p, code := s.publish(ctx, fmt.Sprint("other", round, "-", n), n); code != link.Code_OK || p.GetOffset() != 1 {
+				t.Errorf("in round %d: %v, %v", round, code, p)
 			}
 			other = s.leader(ctx, user)
 		}
