@@ -5,13 +5,19 @@ import (
 	"io"
 	"log/slog"
 	"math"
+	"os"
+	"runtime"
 	"runtime/debug"
 	"strconv"
 	"strings"
 )
 
-// applyRuntime sets the garbage collector's goals.
+// applyRuntime sets the garbage collector's goals. With a single processor there are two
+// threads all the same, or everything would wait while one waits for the disk.
 func applyRuntime(cfg Config) {
+	if runtime.GOMAXPROCS(0) == 1 && os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(2)
+	}
 	debug.SetGCPercent(cfg.GOGC)
 	if limit, _ := parseBytes("gomemlimit", cfg.GOMEMLIMIT); limit > 0 {
 		debug.SetMemoryLimit(limit)
