@@ -33,6 +33,7 @@ var rules = map[string]rule{
 		module:     []string{"actors"},
 		thirdParty: []string{"github.com/asynkron/protoactor-go/actor", "google.golang.org/protobuf", "github.com/cespare/xxhash"},
 	},
+	"actors/actorstest": {module: []string{"actors/link", "actors/row"}},
 	"actors/row": {
 		module:     []string{"actors/presence"},
 		thirdParty: []string{"google.golang.org/protobuf"},

@@ -1,13 +1,12 @@
 package actors
 
 import (
-	"bytes"
-	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"muster/actors/actorstest"
 	"muster/actors/link"
 	"muster/actors/presence"
 	"muster/actors/row"
@@ -21,12 +20,13 @@ type disk struct {
 	shards [link.Shards]diskShard
 	held   bool // nothing is committed
 	delay  time.Duration
-	fail   error // what Propose returns
+	fail   error  // what Propose returns
+	lost   uint64 // how often history was lost
 	trace  []string
 }
 
 type diskShard struct {
-	memoryShard
+	rows   actorstest.Rows
 	term   uint64
 	flying []proposed
 	index  uint64
@@ -76,11 +76,7 @@ func (d *disk) commitLocked(shard uint32, seq uint64) {
 	s := &d.shards[shard]
 	last := uint64(0)
 	for len(s.flying) > 0 && s.flying[0].seq <= seq {
-		s.memoryShard.mu.Lock()
-		for _, w := range s.flying[0].writes {
-			s.write(w)
-		}
-		s.memoryShard.mu.Unlock()
+		s.rows.Write(s.flying[0].writes...)
 		last = s.flying[0].seq
 		s.flying = s.flying[1:]
 		s.index++
@@ -115,7 +111,7 @@ func (d *disk) open(shard uint32) {
 	s.term, s.flying, s.seq = s.term+1, nil, 0
 	term, at := s.term, s.at
 	d.mu.Unlock()
-	d.node.Opened(shard, term, 0, at)
+	d.node.Opened(shard, term, 1+d.lost, at)
 }
 
 // lose ends the term of a shard here; with reopen it begins the next one.
@@ -138,49 +134,15 @@ func (d *disk) openAll() {
 }
 
 func (d *disk) Get(shard uint32, key []byte) ([]byte, bool, error) {
-	return d.asMemory(shard).Get(0, key)
+	return d.shards[shard].rows.Get(key)
 }
 
 func (d *disk) Scan(shard uint32, from, to []byte, visit func(key, value []byte) bool) error {
-	s := &d.shards[shard].memoryShard
-	s.mu.RLock()
-	i, _ := s.at(from)
-	j, _ := s.at(to)
-	keys := slices.Clone(s.keys[i:max(i, j)])
-	s.mu.RUnlock()
-	for _, k := range keys {
-		s.mu.RLock()
-		v := bytes.Clone(s.rows[string(k)])
-		s.mu.RUnlock()
-		key := bytes.Clone(k)
-		more := visit(key, v)
-		clear(key) // what is given is only lent
-		clear(v)
-		if !more {
-			break
-		}
-	}
-	return nil
+	return d.shards[shard].rows.Scan(from, to, visit)
 }
-
-type reader struct{ s *memoryShard }
-
-func (r reader) Get(_ uint32, key []byte) ([]byte, bool, error) {
-	r.s.mu.RLock()
-	defer r.s.mu.RUnlock()
-	v, ok := r.s.rows[string(key)]
-	return bytes.Clone(v), ok, nil
-}
-
-func (d *disk) asMemory(shard uint32) reader { return reader{&d.shards[shard].memoryShard} }
 
 // put changes a row behind the shard's back.
-func (d *disk) put(shard uint32, w Write) {
-	s := &d.shards[shard].memoryShard
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.write(w)
-}
+func (d *disk) put(shard uint32, w Write) { d.shards[shard].rows.Write(w) }
 
 // jump moves the latest time committed.
 func (d *disk) jump(shard uint32, at time.Time) {

@@ -36,7 +36,7 @@ func (g *gateway) encode(f *flight, k presence.Key, records []presence.Record, n
 			f.events, f.counted = g.counters.Events, true
 		}
 	}
-	f.writes = p.Append(f.writes, k, records)
+	f.writes = p.Append(f.writes, k, row.Salted(records, g.generation))
 	if a != nil {
 		a.more = p.More
 	}

@@ -7,6 +7,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"muster/actors/actorstest"
 	"muster/actors/link"
 	"muster/actors/presence"
 )
@@ -81,13 +82,15 @@ func FuzzUp(f *testing.F) {
 			f.Add(raw)
 		}
 	}
-	n, err := New(Config{Name: "n1", Term: 1})
+	rows := &actorstest.Memory{}
+	n, err := New(Config{Name: "n1", Store: rows})
 	if err != nil {
 		f.Fatal(err)
 	}
 	if err := n.Start(); err != nil {
 		f.Fatal(err)
 	}
+	rows.Open(n, 1)
 	f.Cleanup(n.Stop)
 	s := &sink{batches: make(chan struct{}, 1000)}
 	p := link.NewPipe("e0", 1, s, n)

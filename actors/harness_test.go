@@ -15,6 +15,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"muster/actors/actorstest"
 	"muster/actors/link"
 	"muster/actors/presence"
 )
@@ -375,12 +376,20 @@ func inBubble(t *testing.T, edges int, cfg Config, f func(*cluster)) {
 			cfg.Name = "n1"
 		}
 		cfg.Logger = slog.New(slog.DiscardHandler)
+		var soft *actorstest.Memory
+		if cfg.Store == nil {
+			soft = &actorstest.Memory{}
+			cfg.Store = soft
+		}
 		node, err := New(cfg)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if err := node.Start(); err != nil {
 			t.Fatal(err)
+		}
+		if soft != nil {
+			soft.Open(node, uint64(time.Now().Unix()))
 		}
 		c.node = node
 		for i := range edges {

@@ -113,7 +113,7 @@ func (g *gateway) scanUser(k presence.Key, records []presence.Record) ([]presenc
 		return nil, err
 	}
 	sortClaims(records)
-	return records, nil
+	return row.Salted(records, g.generation), nil
 }
 
 // sortClaims brings claims, which have come by their ids, into the order in which they

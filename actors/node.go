@@ -19,13 +19,11 @@ import (
 // Config configures a Node. The zero value of a field means its default.
 type Config struct {
 	Name     string           // of the node; required, as edges see it
-	Term     uint64           // of all shards without a Store; default: the Unix second of Start
 	Presence *presence.Config // default: presence.DefaultConfig
 	Room     room.Config
 	Logger   *slog.Logger // default: discards
 
-	// Store keeps what is durable, and opens and closes the shards. nil: rows live in
-	// memory as long as the process, and all shards open at Start.
+	// Store keeps what is durable, and opens and closes the shards; required.
 	Store Store
 	// OnEvents hears that a shard has new events to read. It must not block.
 	OnEvents func(shard uint32)
@@ -72,8 +70,8 @@ type load struct{ sessions, lost atomic.Uint64 }
 
 // New makes a node that is not started.
 func New(cfg Config) (*Node, error) {
-	if cfg.Name == "" {
-		return nil, fmt.Errorf("actors: the node needs a name")
+	if cfg.Name == "" || cfg.Store == nil {
+		return nil, fmt.Errorf("actors: the node needs a name and a store")
 	}
 	if cfg.Presence == nil {
 		def := presence.DefaultConfig()
@@ -94,18 +92,14 @@ func New(cfg Config) (*Node, error) {
 	if cfg.EventsKept < time.Hour || cfg.EventsKept > 30*24*time.Hour {
 		return nil, fmt.Errorf("actors: events are kept %v, must be from 1h to 720h", cfg.EventsKept)
 	}
-	n := &Node{cfg: cfg, names: presence.NewNames(&sync.Mutex{}), links: map[presence.Edge]*edgeLink{}}
+	n := &Node{cfg: cfg, store: cfg.Store, names: presence.NewNames(&sync.Mutex{}), links: map[presence.Edge]*edgeLink{}}
 	n.downs.Store(&map[presence.Edge]link.Downlink{})
 	return n, nil
 }
 
-// Start makes the gateways. Links may be dialled and shards opened when it returned;
-// without a Store all are open.
+// Start makes the gateways. Links may be dialled and shards opened when it returned.
 func (n *Node) Start() error {
 	n.clock = newClock()
-	if n.cfg.Term == 0 {
-		n.cfg.Term = uint64(n.clock.Now().Unix())
-	}
 	logger := slog.New(severe{n.cfg.Logger.Handler()})
 	n.system = actor.NewActorSystem(actor.WithLoggerFactory(func(*actor.ActorSystem) *slog.Logger { return logger }))
 	shrink(n.system)
@@ -119,12 +113,6 @@ func (n *Node) Start() error {
 			return fmt.Errorf("actors: shard %d: %w", i, err)
 		}
 		n.gateways[i], n.pids[i] = g, pid
-	}
-	if n.store = n.cfg.Store; n.store == nil {
-		n.store = &memory{node: n}
-		for shard := range uint32(link.Shards) {
-			n.Opened(shard, n.cfg.Term, 0, 0)
-		}
 	}
 	n.stop = make(chan struct{})
 	n.loops.Go(n.run)

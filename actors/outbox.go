@@ -165,6 +165,7 @@ func (g *gateway) complete(a *activation, in presence.Input, now time.Time) (pre
 		v, ok, err := g.get(row.DedupeKey(a.key, in.Sender, in.ID))
 		if ok {
 			in.Known, err = row.DecodeDedupe(v)
+			row.SaltedKnown(in.Known, g.generation)
 		}
 		if err != nil {
 			return nil, err

@@ -532,3 +532,38 @@ func TestPurge(t *testing.T) {
 		}
 	})
 }
+
+// A shard that has lost history gives its streams other epochs: devices begin anew, the
+// ids that it still knows are still the same entries.
+func TestLostHistory(t *testing.T) {
+	onDisk(t, 1, Config{}, func(c *cluster, d *disk) {
+		e := c.edges[0]
+		e.reads("ann", "a1", 1, 0, 0)
+		id := clientID(1)
+		call := e.publish("ann", id, `"one"`)
+		e.offset(call)
+		epoch := e.answer(call).GetActed().Published.Epoch
+		e.got(`1: 1 "one"`)
+		e.detach("ann", "a1", 1, link.Cause_BYE)
+		pass(3 * time.Second)
+		for lost := range uint64(3) {
+			d.lost = lost
+			d.lose(shardOf("ann"), true)
+			pass(5 * time.Second)
+			call = e.publish("ann", id, `"one"`)
+			if o := e.offset(call); o != 1 || !e.answer(call).GetActed().Published.Duplicate {
+				t.Fatalf("lost %d times: %v", lost, e.answer(call))
+			}
+			now := e.answer(call).GetActed().Published.Epoch
+			if (now != epoch) != (lost > 0) || e.outbox("ann").Epoch != fmt.Sprintf("%016x", now) {
+				t.Errorf("lost %d times: epoch %x, was %x, and %s", lost, now, epoch, e.outbox("ann").Epoch)
+			}
+			e.reads("ann", "a1", 2+lost, epoch, 1)
+			if epoch = now; lost > 0 {
+				e.got(fmt.Sprintf("%d: reset", 2+lost))
+			}
+			e.detach("ann", "a1", 2+lost, link.Cause_BYE)
+			pass(3 * time.Second)
+		}
+	})
+}

@@ -16,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"muster/actors"
+	"muster/actors/actorstest"
 	"muster/actors/link"
 	"muster/clients/wire"
 	"muster/edge"
@@ -73,7 +74,8 @@ func newWorld(t testing.TB, change ...func(*edge.Config)) *world {
 // newWorldOn is a world with a core of its own kind.
 func newWorldOn(t testing.TB, core actors.Config, change ...func(*edge.Config)) *world {
 	t.Helper()
-	core.Name = "n1"
+	rows := &actorstest.Memory{}
+	core.Name, core.Store = "n1", rows
 	cfg := edge.Config{Node: "n1", Auth: tokens{}}
 	for _, f := range change {
 		f(&cfg)
@@ -86,6 +88,7 @@ func newWorldOn(t testing.TB, core actors.Config, change ...func(*edge.Config)) 
 	if err = w.node.Start(); err != nil {
 		t.Fatal(err)
 	}
+	rows.Open(w.node, uint64(time.Now().Unix()))
 	if w.edge, err = edge.New(cfg); err != nil {
 		t.Fatal(err)
 	}

@@ -3,6 +3,8 @@ package presence
 import (
 	"encoding/json"
 	"slices"
+	"strconv"
+	"strings"
 )
 
 // Bounds of an outbox.
@@ -351,10 +353,16 @@ func expiredEvent(now int64, epoch uint64, part []held) Event {
 		list = append(list, expiredEntry{h.offset, h.clientID, h.sender, h.collapse})
 	}
 	data, _ := json.Marshal(struct {
-		Epoch   uint64         `json:"epoch,string"`
+		Epoch   string         `json:"epoch"`
 		Entries []expiredEntry `json:"entries"`
-	}{epoch, list})
+	}{epochWord(epoch), list})
 	return Event{EventExpired, instant(now), string(data)}
+}
+
+// epochWord is an epoch as clients know it: 16 hexadecimal digits.
+func epochWord(epoch uint64) string {
+	digits := strconv.FormatUint(epoch, 16)
+	return strings.Repeat("0", 16-len(digits)) + digits
 }
 
 // purge begins a new stream. Its offsets go on, so that what is lazy and about the old
