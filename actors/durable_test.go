@@ -1,6 +1,8 @@
 package actors
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -371,6 +373,30 @@ func TestHookCursorWaits(t *testing.T) {
 		d.hold(false)
 		if n, err := c.node.HookCursor(5); n != 77 || err != nil {
 			t.Fatal(n, err)
+		}
+	})
+}
+
+// A planned stop stores what is lazy.
+func TestFlush(t *testing.T) {
+	onDisk(t, 1, Config{}, func(c *cluster, d *disk) {
+		e := c.edges[0]
+		e.reads("ann", "a1", 1, 0, 0)
+		synctest.Wait()
+		if n := d.count(row.AllOnline()); n != 0 {
+			t.Fatalf("%d markers are stored already", n)
+		}
+		if err := c.node.Flush(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		if n := d.count(row.AllOnline()); n != 1 {
+			t.Fatalf("%d markers are stored", n)
+		}
+		d.refuse(ErrNoRoom)
+		e.detach("ann", "a1", 1, link.Cause_BYE)
+		synctest.Wait()
+		if err := c.node.Flush(context.Background()); !errors.Is(err, ErrNoRoom) {
+			t.Fatalf("without room: %v", err)
 		}
 	})
 }

@@ -215,6 +215,24 @@ func (g *gateway) propose(f *flight, now time.Time) error {
 	return ErrNoRoom
 }
 
+// whenDurable calls done when all that is proposed is durable, or cannot be.
+func (g *gateway) whenDurable(done func(error)) {
+	switch n := len(g.flights); {
+	case g.full:
+		done(ErrNoRoom)
+	case n == 0:
+		done(nil)
+	default:
+		f, before := g.flights[n-1], g.flights[n-1].done
+		f.done = func(err error) {
+			if before != nil {
+				before(err)
+			}
+			done(err)
+		}
+	}
+}
+
 // push gives the store what it has not taken yet, in order.
 func (g *gateway) push() {
 	for g.taken < len(g.flights) {

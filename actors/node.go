@@ -2,6 +2,7 @@ package actors
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -118,6 +119,34 @@ func (n *Node) Start() error {
 	n.loops.Go(n.run)
 	n.cfg.Logger.Info("core started", "node", n.cfg.Name, "shards", link.Shards)
 	return nil
+}
+
+// Flush makes durable what is lazy (markers, cursors, events) of all shards that are
+// open here, and waits for it.
+func (n *Node) Flush(ctx context.Context) error {
+	results := make(chan error, link.Shards)
+	waiting := 0
+	for shard := range uint32(link.Shards) {
+		if n.terms[shard].Load() == 0 {
+			continue
+		}
+		waiting++
+		done := func(err error) { results <- err }
+		n.post(shard, &request{done: done, do: func(g *gateway, now time.Time) {
+			g.flush(now)
+			g.whenDurable(done)
+		}})
+	}
+	var all error
+	for range waiting {
+		select {
+		case err := <-results:
+			all = errors.Join(all, err)
+		case <-ctx.Done():
+			return errors.Join(all, ctx.Err())
+		}
+	}
+	return all
 }
 
 // Stop closes all shards: nothing leaves after it returns. Links should be closed

@@ -301,6 +301,7 @@ func (s *server) shut() {
 	if s.webhook != nil {
 		s.webhook.Close()
 	}
+	s.flush()
 	if s.durable != nil {
 		s.durable.Stop()
 	}
@@ -317,6 +318,21 @@ func (s *server) shut() {
 	}
 	s.removeTemporary()
 }
+
+// flush stores what would be stored within seconds.
+func (s *server) flush() {
+	if s.core == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), flushing)
+	defer cancel()
+	if err := s.core.Flush(ctx); err != nil {
+		s.log.Warn("not everything was stored", "error", err)
+	}
+}
+
+// flushing is how long a stop waits for the disk.
+const flushing = 2 * time.Second
 
 func (s *server) register() {
 	registerProcess(s.registry)
