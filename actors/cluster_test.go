@@ -28,6 +28,30 @@ type process struct {
 	id  uint64
 	fs  *vfs.MemFS
 	now atomic.Pointer[life] // nil: it is dead
+
+	trap atomic.Pointer[trap] // nil: none
+}
+
+// trap is a point at which the engine of a process dies, once.
+type trap struct {
+	at     cluster.Failpoint
+	sprung chan struct{}
+}
+
+// set makes the process die at a point. What it returns is closed when it has.
+func (p *process) set(at cluster.Failpoint) <-chan struct{} {
+	t := &trap{at, make(chan struct{})}
+	p.trap.Store(t)
+	return t.sprung
+}
+
+func (p *process) spring(at cluster.Failpoint) bool {
+	t := p.trap.Load()
+	if t == nil || t.at != at || !p.trap.CompareAndSwap(t, nil) {
+		return false
+	}
+	close(t.sprung)
+	return true
 }
 
 // life is a process from start to end: store, engine, actors and an edge of its own.
@@ -103,7 +127,7 @@ func (s *system) start(p *process) {
 		members[i] = persistence.Member{Replica: uint64(i + 1), Node: uint64(i + 1)}
 	}
 	cfg := durable.Config{Dir: "d", Store: persistence.Options{FS: p.fs, Create: &persistence.Identity{Cluster: "c", Node: p.id, Name: fmt.Sprint("n", p.id)}},
-		Members: members, BornAt: s.at, Transport: s.mesh.Port(p.id), Fatal: func(err error) { s.t.Error(err) }}
+		Members: members, BornAt: s.at, Transport: s.mesh.Port(p.id), Failpoint: p.spring, Fatal: func(err error) { s.t.Error(err) }}
 	must := func(err error) {
 		if err != nil {
 			s.t.Fatal(err)
@@ -351,6 +375,31 @@ func TestLeadersKilled(t *testing.T) {
 		}
 		s.start(victim)
 	})
+}
+
+// Leaders die at each point of their loop at which something may be half done.
+func TestLeadersDieAtFailpoints(t *testing.T) {
+	for _, at := range []cluster.Failpoint{cluster.BeforeAppend, cluster.AfterAppendBeforeSend, cluster.AfterCommitBeforeAck, cluster.BeforeTransfer} {
+		t.Run(string(at), func(t *testing.T) {
+			underLoad(t, func(ctx context.Context, s *system, victim *process, round int) {
+				dead := victim.set(at)
+				if at == cluster.BeforeTransfer {
+					shard := link.ShardOf(app, link.KindUser, fmt.Sprint("user", round))
+					go func() { _ = victim.now.Load().disk.Engine().Transfer(shard, 0) }()
+				}
+				select {
+				case <-dead:
+				case <-ctx.Done():
+					t.Fatal("nobody came by ", at)
+				}
+				s.kill(victim, uint64(round))
+				if p, code := s.publish(ctx, fmt.Sprint("other", round), uint64(round)); code != link.Code_OK || p.GetOffset() == 0 {
+					t.Errorf("after round %d: %v", round, code)
+				}
+				s.start(victim)
+			})
+		})
+	}
 }
 
 // Leaders are cut off under load, and clients still reach them: what they cannot commit they do not acknowledge.

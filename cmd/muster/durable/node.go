@@ -26,6 +26,8 @@ type Config struct {
 	Transport cluster.Transport    // nil: this node alone
 	Logger    *slog.Logger         // default: discards
 	Fatal     func(error)          // what is stored cannot be trusted any more: end the process
+
+	Failpoint func(cluster.Failpoint) bool // tests: see cluster.EngineConfig
 }
 
 // Node is a store and the engine over it. It implements actors.Store.
@@ -84,7 +86,7 @@ func (n *Node) born() error {
 func (n *Node) Start(leading cluster.Leading) error {
 	engine, err := cluster.Start(cluster.EngineConfig{
 		Node: n.Store.Identity().Node, Store: n.Store, Transport: n.cfg.Transport, Leading: watched{leading, n},
-		Logger: n.cfg.Logger, Fatal: n.cfg.Fatal,
+		Logger: n.cfg.Logger, Fatal: n.cfg.Fatal, Failpoint: n.cfg.Failpoint,
 	})
 	if err != nil {
 		return fmt.Errorf("raft: %w", err)
