@@ -76,7 +76,6 @@ func serve(ctx context.Context, cfg Config, stderr io.Writer, signals <-chan os.
 	go func() {
 		defer close(drained)
 		s.drain(drain)
-		s.flushed(drain)
 	}()
 	select {
 	case <-signals:

@@ -16,9 +16,8 @@ import (
 )
 
 const (
-	flushTime     = 2500 * time.Millisecond // markers and cursors are written every 2 s
-	clockSlack    = 2 * time.Second         // by which the clock may be behind what was committed without a word
-	readyPatience = 5 * time.Second         // between two lines that say why the node is not ready
+	clockSlack    = 2 * time.Second // by which the clock may be behind what was committed without a word
+	readyPatience = 5 * time.Second // between two lines that say why the node is not ready
 )
 
 // openStorage opens the data directory, or makes one.
@@ -68,18 +67,6 @@ func (s *server) openDurable(cfg durable.Config) error {
 		return o.err
 	case err := <-s.broken:
 		return err
-	}
-}
-
-// flushed waits until what is written lazily, up to two seconds late, is written too; ctx
-// cuts it short.
-func (s *server) flushed(ctx context.Context) {
-	if s.temporary {
-		return
-	}
-	select {
-	case <-time.After(flushTime):
-	case <-ctx.Done():
 	}
 }
 
