@@ -59,6 +59,7 @@ type stepped struct {
 	publish *presence.Shown
 	tick    bool   // the step was a Tick that published nothing
 	idle    bool   // asks to passivate
+	settled bool   // all its records are durable: it is as if it had just stepped
 	seen    uint32 // inputs handled
 	version uint64 // of a room
 	seq     uint64 // the proposal that it waits for; 0: none of its own

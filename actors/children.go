@@ -105,8 +105,28 @@ func (g *gateway) note(a *activation, m *stepped, now time.Time) {
 		g.step(presence.Stepped{Key: a.key, Seen: m.seen, Publish: m.publish}, nil, now)
 	}
 	if m.idle && a.gate == nil && g.users[a.key] == a {
+		if (!m.tick || m.settled) && g.linger(a, now) {
+			return
+		}
 		g.step(presence.Passivate{Key: a.key, Seen: m.seen}, nil, now)
 	}
+}
+
+const (
+	lingering    = 10 * time.Second
+	maxLingering = 1024 // users resident in a shard with which one more may linger
+)
+
+// linger keeps an idle activation for a while if reading it back takes more than its
+// profile: who was sent one message often gets another.
+func (g *gateway) linger(a *activation, now time.Time) bool {
+	if !a.more || len(g.users) > maxLingering {
+		return false
+	}
+	if at := now.Add(lingering).UnixNano(); a.due == 0 || at < a.due {
+		g.due.set(a, at)
+	}
+	return true
 }
 
 // passivate lets an activation go when it has handled its mailbox.

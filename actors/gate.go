@@ -317,7 +317,7 @@ func (g *gateway) tidy(t *gate) {
 	}
 	a.gate = nil
 	if a.user.Idle() {
-		g.ctx.Send(g.out.gateway, &stepped{of: a, idle: true, seen: a.user.Seen(), tick: true})
+		g.ctx.Send(g.out.gateway, &stepped{of: a, idle: true, seen: a.user.Seen(), tick: true, settled: true})
 	}
 }
 
