@@ -161,9 +161,13 @@ type userRow struct {
 func inspectUser(store *persistence.Store, app, user string) (*userRows, error) {
 	k := presence.Key{App: app, User: user}
 	u := &userRows{App: app, User: user, Shard: link.ShardOf(app, link.KindUser, user)}
+	_, state, _, _, err := store.Load(u.Shard + 1)
+	if err != nil {
+		return nil, err
+	}
 	all := row.User(k)
-	err := store.Scan(u.Shard, all.From, all.To, func(key, value []byte) bool {
-		u.Rows = append(u.Rows, userRow{Kind: rowKind(key), Bytes: len(key) + len(value), Text: rowText(k, key, value)})
+	err = store.Scan(u.Shard, all.From, all.To, func(key, value []byte) bool {
+		u.Rows = append(u.Rows, userRow{Kind: rowKind(key), Bytes: len(key) + len(value), Text: rowText(k, state.Generation, key, value)})
 		return true
 	})
 	if err != nil {

@@ -12,11 +12,13 @@ import (
 	"strings"
 )
 
-// applyRuntime sets the garbage collector's goals. With a single processor there are two
-// threads all the same, or everything would wait while one waits for the disk.
+var processors = runtime.GOMAXPROCS(0)
+
+// applyRuntime sets the garbage collector's goals, and one thread more than there are
+// processors: one waits for the disk most of the time.
 func applyRuntime(cfg Config) {
-	if runtime.GOMAXPROCS(0) == 1 && os.Getenv("GOMAXPROCS") == "" {
-		runtime.GOMAXPROCS(2)
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(processors + 1)
 	}
 	debug.SetGCPercent(cfg.GOGC)
 	if limit, _ := parseBytes("gomemlimit", cfg.GOMEMLIMIT); limit > 0 {

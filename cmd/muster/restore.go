@@ -1,8 +1,6 @@
 package main
 
 import (
-	"crypto/rand"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -11,8 +9,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"muster/actors/presence"
-	"muster/actors/row"
 	"muster/persistence"
 )
 
@@ -71,70 +67,8 @@ func restore(dir string, in io.Reader) (sum persistence.Summary, err error) {
 	if sum, err = persistence.Restore(making, in, persistence.Options{Ballast: -1, Create: &persistence.Identity{Node: newNodeID()}}); err != nil {
 		return sum, err
 	}
-	if err := renewEpochs(making); err != nil {
-		return sum, err
-	}
 	if err := os.Remove(dir); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return sum, err
 	}
 	return sum, os.Rename(making, dir)
-}
-
-// renewEpochs gives every outbox another epoch. Offsets that were given out after the
-// backup will be given out again: a device that had read them must not take the new
-// entries for the old ones.
-func renewEpochs(dir string) error {
-	store, err := persistence.Open(dir, persistence.Options{Ballast: -1})
-	if err != nil {
-		return err
-	}
-	groups, err := store.Groups()
-	for _, g := range groups {
-		if g > 0 && err == nil {
-			err = renewShard(store, g)
-		}
-	}
-	return errors.Join(err, store.Close())
-}
-
-func renewShard(store *persistence.Store, group uint32) error {
-	const batch = 10_000
-	var ops []persistence.Op
-	var problem error
-	flush := func() {
-		if problem == nil && len(ops) > 0 {
-			problem = store.Write([]persistence.Update{{Group: group, Ops: ops}}, true)
-			ops = nil
-		}
-	}
-	err := store.Scan(group-1, []byte{'u'}, []byte{'u' + 1}, func(key, value []byte) bool {
-		k, sub, ok := userPart(key)
-		if !ok || sub != 'o' {
-			return true
-		}
-		record, err := row.Decode(k, key, value)
-		box, ok := record.(presence.OutboxSet)
-		if err != nil || !ok {
-			problem = fmt.Errorf("the outbox of %s in %s: %w", k.User, k.App, err)
-			return false
-		}
-		box.Epoch = newEpoch()
-		p := row.Profile{More: true}
-		for _, w := range p.Append(nil, k, []presence.Record{box}) {
-			ops = append(ops, persistence.Op(w))
-		}
-		if len(ops) >= batch {
-			flush()
-		}
-		return problem == nil
-	})
-	flush()
-	return errors.Join(err, problem)
-}
-
-// newEpoch is never 0.
-func newEpoch() uint64 {
-	var b [8]byte
-	_, _ = rand.Read(b[:])
-	return max(binary.BigEndian.Uint64(b[:]), 1)
 }

@@ -53,8 +53,9 @@ func userPart(key []byte) (k presence.Key, sub byte, ok bool) {
 	return k, rest[0], true
 }
 
-// rowText is the record in a row of a user, in words. Tokens of push services are secrets.
-func rowText(k presence.Key, key, value []byte) string {
+// rowText is the record in a row of a user in a shard of some generation, in words. Tokens
+// of push services are secrets.
+func rowText(k presence.Key, generation uint64, key, value []byte) string {
 	_, sub, _ := userPart(key)
 	var record any
 	var err error
@@ -64,7 +65,10 @@ func rowText(k presence.Key, key, value []byte) string {
 	case 'z':
 		return entryText(k, key, value)
 	default:
-		record, err = row.Decode(k, key, value)
+		var stored presence.Record
+		if stored, err = row.Decode(k, key, value); err == nil {
+			record = row.Salted([]presence.Record{stored}, generation)[0]
+		}
 	}
 	if d, ok := record.(presence.DeviceSet); ok && d.Token != "" {
 		d.Token = "********"

@@ -249,7 +249,7 @@ func (s *server) demoToken(user string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return mint(s.cfg, key, "", user, "", 24*time.Hour)
+	return mint(s.cfg, key, auth.Claims{User: user, Caps: demo.Caps}, 24*time.Hour)
 }
 
 // notReady says why the node should get no clients now.

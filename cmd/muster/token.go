@@ -11,13 +11,13 @@ import (
 )
 
 func tokenCommand() *cobra.Command {
-	var app, device string
+	var who auth.Claims
 	var ttl time.Duration
 	cmd := &cobra.Command{
 		Use:     "token USER",
 		Short:   "Print a client token (JWT) signed with the configured key, or the one of --dev",
 		Args:    cobra.ExactArgs(1),
-		Example: "  muster token alice\n  muster token alice --ttl 24h --jwt-key-file private.pem",
+		Example: "  muster token alice\n  muster token alice --ttl 24h --jwt-key-file private.pem\n  muster token alice --caps '*,publish'",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg, _, err := loadConfig(cmd.Flags(), environment())
 			if err != nil {
@@ -27,7 +27,8 @@ func tokenCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			token, err := mint(cfg, key, app, args[0], device, ttl)
+			who.User = args[0]
+			token, err := mint(cfg, key, who, ttl)
 			if err != nil {
 				return err
 			}
@@ -36,8 +37,9 @@ func tokenCommand() *cobra.Command {
 		},
 	}
 	addFlags(cmd.Flags(), "jwt-key", "jwt-key-file", "issuer", "audience")
-	cmd.Flags().StringVar(&app, "app", "", "the application (tenant) the user belongs to (default: "+auth.DefaultApp+")")
-	cmd.Flags().StringVar(&device, "device", "", "the only device that may use the token")
+	cmd.Flags().StringVar(&who.App, "app", "", "the application (tenant) the user belongs to (default: "+auth.DefaultApp+")")
+	cmd.Flags().StringVar(&who.Device, "device", "", "the only device that may use the token")
+	cmd.Flags().StringSliceVar(&who.Caps, "caps", nil, "the methods the client may use, such as *,publish (default: all but publish)")
 	cmd.Flags().DurationVar(&ttl, "ttl", time.Hour, "how long the token is valid")
 	return cmd
 }
@@ -79,21 +81,19 @@ func signingKey(cfg Config) (auth.Key, error) {
 	return auth.Key{}, fmt.Errorf("the configured key is public and cannot sign; give the private key with --jwt-key-file")
 }
 
-func mint(cfg Config, key auth.Key, app, user, device string, ttl time.Duration) (string, error) {
+// mint completes the claims of a user and signs them.
+func mint(cfg Config, key auth.Key, claims auth.Claims, ttl time.Duration) (string, error) {
 	if ttl < time.Second {
 		return "", fmt.Errorf("--ttl: %v is too short; write at least 1s", ttl)
 	}
-	now := time.Now()
-	claims := auth.Claims{
-		User: user, App: app, Device: device, Issuer: cfg.Issuer,
-		Issued: now, Expires: now.Add(ttl),
-	}
+	claims.Issuer, claims.Issued = cfg.Issuer, time.Now()
+	claims.Expires = claims.Issued.Add(ttl)
 	if cfg.Audience != "" {
 		claims.Audience = []string{cfg.Audience}
 	}
 	token, err := auth.Sign(key, claims)
 	if err != nil {
-		return "", fmt.Errorf("cannot make a token for %q: %s", user, strings.TrimPrefix(err.Error(), "auth: "))
+		return "", fmt.Errorf("cannot make a token for %q: %s", claims.User, strings.TrimPrefix(err.Error(), "auth: "))
 	}
 	return token, nil
 }

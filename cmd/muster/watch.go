@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	muster "muster/clients/go"
+	"muster/edge/auth"
 )
 
 func watchCommand() *cobra.Command {
@@ -40,7 +41,7 @@ func watchCommand() *cobra.Command {
 					return err
 				}
 				options.TokenFunc = func(context.Context) (string, error) {
-					return mint(cfg, key, "", as, "", time.Hour)
+					return mint(cfg, key, auth.Claims{User: as}, time.Hour)
 				}
 			}
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)

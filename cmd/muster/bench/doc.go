@@ -6,7 +6,7 @@
 // it was.
 //
 // Unless a running server is named, the server is a child process of the same binary,
-// pinned to the first core with GOMAXPROCS=1; the generator is pinned to the last.
+// pinned to the first core; the generator is pinned to the last.
 // Cost is the child's CPU clock, kernel time included, and its resident set; kernel
 // socket memory stands apart. Where a figure has a floor, a child that does the same
 // writes and nothing else runs in the same call, alternating A/B/B/A.

@@ -122,7 +122,6 @@ type placement struct {
 	server, generator int
 	all               unix.CPUSet // all cores of this process before it was pinned
 	everywhere        bool        // start on all of them
-	procs             int         // GOMAXPROCS of a server; 0: 1
 }
 
 // place pins this process to the last core.

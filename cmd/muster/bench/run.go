@@ -63,7 +63,7 @@ func (r *runner) done(result *Result, err error) error {
 		result.Error = err.Error()
 	}
 	if r.opt.URL == "" {
-		result.Notes["server"] = fmt.Sprintf("child on core %d, GOMAXPROCS=%d; generator on core %d", r.place.server, max(r.place.procs, 1), r.place.generator)
+		result.Notes["server"] = fmt.Sprintf("child on core %d; generator on core %d", r.place.server, r.place.generator)
 		result.Notes["raised"] = strings.Join(append(raised, r.opt.Serve...), " ")
 	}
 	r.results = append(r.results, result)

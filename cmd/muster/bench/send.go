@@ -122,8 +122,6 @@ type sendPass struct {
 // stored for good. One node through its sockets, beside a program that writes the same
 // bytes and syncs as often; then three nodes in one process.
 func (r *runner) send() error {
-	// On one core still, but a second P: with one the whole process waits for each sync.
-	r.place.procs = 2
 	t, err := r.server()
 	if err != nil {
 		return err

@@ -51,7 +51,7 @@ func startChild(p placement, args ...string) (*target, error) {
 		return nil, err
 	}
 	cmd := exec.Command(exe, args...)
-	cmd.Env = append(withoutSettings(os.Environ()), fmt.Sprint("GOMAXPROCS=", max(p.procs, 1)))
+	cmd.Env = withoutSettings(os.Environ())
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	stderr, err := cmd.StderrPipe()
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -41,6 +42,9 @@ type trioNode struct {
 
 // startTrio makes a cluster in dir and waits until all shards are led.
 func startTrio(dir string, fatal func(error)) (*trio, error) {
+	if os.Getenv("GOMAXPROCS") == "" { // each node has a thread that waits for the disk, as it would have alone
+		runtime.GOMAXPROCS(runtime.NumCPU() + 3)
+	}
 	t := &trio{mesh: cluster.NewMesh()}
 	var members []persistence.Member
 	for i := range t.nodes {
