@@ -22,7 +22,6 @@ type disk struct {
 	delay  time.Duration
 	fail   error  // what Propose returns
 	lost   uint64 // how often history was lost
-	trace  []string
 }
 
 type diskShard struct {

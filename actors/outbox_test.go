@@ -474,7 +474,7 @@ func TestContactsAndNotify(t *testing.T) {
 func TestOldestID(t *testing.T) {
 	onDisk(t, 1, Config{}, func(c *cluster, d *disk) {
 		e := c.edges[0]
-		call := e.reads("ann", "a1", 1, 0, 0)
+		e.reads("ann", "a1", 1, 0, 0)
 		synctest.Wait()
 		var ids [][]byte
 		var epoch uint64
@@ -482,10 +482,10 @@ func TestOldestID(t *testing.T) {
 			if i == 600 {
 				pass(90 * time.Minute) // the ids of two hours
 			}
-			time.Sleep(time.Millisecond)
+			pass(time.Millisecond)
 			id := clientID(i)
 			ids = append(ids, id)
-			call = e.publish("ann", id, fmt.Sprint(i))
+			call := e.publish("ann", id, fmt.Sprint(i))
 			if o := e.offset(call); o != uint64(i+1) {
 				t.Fatalf("%d: offset %d", i, o)
 			}

@@ -1,7 +1,6 @@
 package presence
 
 import (
-	"fmt"
 	"testing"
 	"time"
 )
@@ -35,16 +34,6 @@ func FuzzUser(f *testing.F) {
 		}
 		w.checkRestore(a)
 	})
-}
-
-// durable is what a restored user has, as text.
-func durable(u *User) string {
-	s := u.selfView(0)
-	text := fmt.Sprintf("%+v %+v %+v %+v %d %d %d", u.Explain(), s.Claims, s.Rules, s.Grants, u.last, u.gone, u.since)
-	if c := u.covered(); c != nil {
-		text += fmt.Sprintf(" cover %+v", c.claims)
-	}
-	return text
 }
 
 // decode makes an input of three bytes: what, which and how.

@@ -22,16 +22,14 @@ func newOutside() outside {
 
 // inbox is what a device has of its user's outbox.
 type inbox struct {
-	pos   Position
-	jump  bool // what comes next may begin anywhere
-	fresh bool // has never read
+	pos  Position
+	jump bool // what comes next may begin anywhere
 }
 
 // push is a delivery with its entries, as an edge passes it on.
 type push struct {
 	d       Delivery
 	entries []Entry
-	gaps    []Gap
 }
 
 // newID makes a client id with a time in it.

@@ -170,7 +170,7 @@ func milli(t time.Time) int64 {
 	return t.UnixMilli()
 }
 
-// union and minus work on sorted lists of ids and never change what they were given.
+// union works on sorted lists of ids and never changes what it was given.
 func union(sorted, add []string) []string {
 	if len(add) == 0 {
 		return sorted
@@ -178,19 +178,4 @@ func union(sorted, add []string) []string {
 	all := append(slices.Clone(sorted), add...)
 	slices.Sort(all)
 	return slices.Compact(all)
-}
-
-func minus(sorted, remove []string) []string {
-	if len(remove) == 0 {
-		return sorted
-	}
-	drop := union(nil, remove)
-	kept := slices.DeleteFunc(slices.Clone(sorted), func(id string) bool {
-		_, found := slices.BinarySearch(drop, id)
-		return found
-	})
-	if len(kept) == 0 {
-		return nil
-	}
-	return kept
 }

@@ -23,11 +23,10 @@ func (p *parser) take(n int) []byte {
 	return b
 }
 
-func (p *parser) byte() byte   { return p.take(1)[0] }
-func (p *parser) num() uint64  { return binary.BigEndian.Uint64(p.take(8)) }
-func (p *parser) str() string  { return string(p.take(int(p.byte()))) }
-func (p *parser) tail() string { s := string(p.rest); p.rest = nil; return s }
-func (p *parser) kind(k byte)  { p.bad = p.byte() != k || p.bad }
+func (p *parser) byte() byte  { return p.take(1)[0] }
+func (p *parser) num() uint64 { return binary.BigEndian.Uint64(p.take(8)) }
+func (p *parser) str() string { return string(p.take(int(p.byte()))) }
+func (p *parser) kind(k byte) { p.bad = p.byte() != k || p.bad }
 func (p *parser) key() presence.Key {
 	return presence.Key{App: p.str(), User: p.str()}
 }
