@@ -27,6 +27,8 @@ type Port struct {
 	up    link.Uplink
 	terms [link.Shards]uint64 // of the shards that the core leads, as announced
 	wait  map[uint64]chan *link.Down
+
+	changed chan struct{} // closed when terms have changed
 }
 
 // NewPort links a port with a core. push gets all that answers no call; it must not block.
@@ -34,7 +36,7 @@ func NewPort(name string, incarnation uint64, core link.Core, push func(*link.Do
 	if push == nil {
 		push = func(*link.Down) {}
 	}
-	p := &Port{push: push, stop: make(chan struct{}), wait: map[uint64]chan *link.Down{}}
+	p := &Port{push: push, stop: make(chan struct{}), changed: make(chan struct{}), wait: map[uint64]chan *link.Down{}}
 	p.pipe = link.NewPipe(name, incarnation, p, core)
 	p.pipe.Dial()
 	p.loop.Go(p.beats)
@@ -69,7 +71,8 @@ func (p *Port) Send(m *link.Up) error {
 // NextCall is a number for a call.
 func (p *Port) NextCall() uint64 { return p.call.Add(1) }
 
-// Call sends a message whose body carries the call number given and waits for its answer.
+// Call sends a message whose body carries the call number given, as soon as the core leads
+// the message's shard, and waits for its answer.
 func (p *Port) Call(ctx context.Context, call uint64, m *link.Up) (*link.Down, error) {
 	answer := make(chan *link.Down, 1)
 	p.mu.Lock()
@@ -80,6 +83,9 @@ func (p *Port) Call(ctx context.Context, call uint64, m *link.Up) (*link.Down, e
 		delete(p.wait, call)
 		p.mu.Unlock()
 	}()
+	if err := p.announced(ctx, m.GetShard()); err != nil {
+		return nil, err
+	}
 	if err := p.Send(m); err != nil {
 		return nil, err
 	}
@@ -92,6 +98,27 @@ func (p *Port) Call(ctx context.Context, call uint64, m *link.Up) (*link.Down, e
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+}
+
+// announced waits until the port has announced the shard: what it sent before would be
+// taken back by the announcement.
+func (p *Port) announced(ctx context.Context, shard uint32) error {
+	for shard < link.Shards {
+		p.mu.Lock()
+		known, changed := p.terms[shard] != 0, p.changed
+		p.mu.Unlock()
+		if known {
+			break
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-p.stop:
+			return ErrNoLink
+		}
+	}
+	return nil
 }
 
 // LinkUp implements link.Edge.
@@ -115,18 +142,15 @@ func (p *Port) LinkDown(uint64) {
 // Beat implements link.Edge.
 func (p *Port) Beat(b *link.Beat) {
 	p.mu.Lock()
-	up := p.up
-	var fresh []uint32
+	defer p.mu.Unlock()
 	for i, shard := range b.Shards {
 		if shard < link.Shards && i < len(b.Terms) && p.terms[shard] != b.Terms[i] {
+			announce(p.up, shard, b.Terms[i])
 			p.terms[shard] = b.Terms[i]
-			fresh = append(fresh, shard)
 		}
 	}
-	p.mu.Unlock()
-	for _, shard := range fresh {
-		announce(up, shard, p.Term(shard))
-	}
+	close(p.changed)
+	p.changed = make(chan struct{})
 }
 
 // announce says that the port holds nothing.
