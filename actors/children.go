@@ -112,18 +112,17 @@ func (g *gateway) note(a *activation, m *stepped, now time.Time) {
 	}
 }
 
-const (
-	lingering    = 10 * time.Second
-	maxLingering = 1024 // users resident in a shard with which one more may linger
-)
+// maxLingering is with how many users resident in a shard one more may linger.
+const maxLingering = 1024
 
 // linger keeps an idle activation for a while if reading it back takes more than its
 // profile: who was sent one message often gets another.
 func (g *gateway) linger(a *activation, now time.Time) bool {
-	if !a.more || len(g.users) > maxLingering {
+	stay := g.node.cfg.Linger
+	if !a.more || stay < 0 || len(g.users) > maxLingering {
 		return false
 	}
-	if at := now.Add(lingering).UnixNano(); a.due == 0 || at < a.due {
+	if at := now.Add(stay).UnixNano(); a.due == 0 || at < a.due {
 		g.due.set(a, at)
 	}
 	return true

@@ -442,7 +442,7 @@ func BenchmarkReadBack(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	core, err := actors.New(actors.Config{Name: "n1", Store: disk})
+	core, err := actors.New(actors.Config{Name: "n1", Store: disk, Linger: -1})
 	if err == nil {
 		err = core.Start()
 	}

@@ -40,6 +40,7 @@ type Config struct {
 	EventsKept time.Duration
 
 	Lease   time.Duration // of an edge, renewed by each beat; default 5 s
+	Linger  time.Duration // of an idle user who is more than one row to read; default 10 s, negative: none
 	Parking time.Duration // of an activation after its third panic in a minute; default 30 s
 }
 
@@ -83,6 +84,9 @@ func New(cfg Config) (*Node, error) {
 	}
 	if cfg.Lease == 0 {
 		cfg.Lease = 5 * time.Second
+	}
+	if cfg.Linger == 0 {
+		cfg.Linger = 10 * time.Second
 	}
 	if cfg.Parking == 0 {
 		cfg.Parking = 30 * time.Second

@@ -567,3 +567,37 @@ func TestLostHistory(t *testing.T) {
 		}
 	})
 }
+
+// Who was sent a message stays for ten seconds, the next message begins them anew.
+func TestLinger(t *testing.T) {
+	onDisk(t, 1, Config{}, func(c *cluster, d *disk) {
+		e := c.edges[0]
+		resident := func(want int64) {
+			t.Helper()
+			synctest.Wait()
+			if n := c.node.Stats().Users.Load(); n != want {
+				t.Fatalf("%d resident, want %d", n, want)
+			}
+		}
+		e.offset(e.publish("ann", clientID(1), "1"))
+		resident(1)
+		pass(8 * time.Second)
+		e.offset(e.publish("ann", clientID(2), "2"))
+		pass(8 * time.Second)
+		resident(1)
+		pass(4 * time.Second)
+		resident(0)
+		e.reads("bob", "b1", 1, 0, 0)
+		pass(3 * time.Second)
+		e.detach("bob", "b1", 1, link.Cause_BYE)
+		pass(11 * time.Second)
+		resident(0)
+	})
+	onDisk(t, 1, Config{Linger: -1}, func(c *cluster, d *disk) {
+		c.edges[0].offset(c.edges[0].publish("ann", clientID(1), "1"))
+		synctest.Wait()
+		if n := c.node.Stats().Users.Load(); n != 0 {
+			t.Fatalf("%d resident", n)
+		}
+	})
+}
