@@ -139,7 +139,7 @@ func contactRow(to *link.ContactRow, r *presence.RelationRow) {
 	has := func(bit presence.Relation) bool { return r.Relation&bit != 0 }
 	to.User, to.To, to.From = r.User, has(presence.RelationTo), has(presence.RelationFrom)
 	to.PendingOut, to.PendingIn = has(presence.RelationPendingOut), has(presence.RelationPendingIn)
-	to.Approved, to.Blocked, to.BlockedBy = has(presence.RelationApproved), has(presence.RelationBlocked), has(presence.RelationBlockedBy)
+	to.Approved, to.Blocked = has(presence.RelationApproved), has(presence.RelationBlocked)
 }
 
 func roomReply(c *link.RoomCommand, r *room.Reply) *link.Down {

@@ -194,24 +194,41 @@ func TestNoRoom(t *testing.T) {
 		w.watch("wendy", "ann", "bob")
 		e.attach("ann", "a1", 1)
 		w.saw("wendy>ann: online")
+		e.reads("carl", "c1", 10, 0, 0)
+		call := e.publish("carl", clientID(1), `"one"`)
+		e.offset(call)
+		epoch := e.answer(call).GetActed().Published.Epoch
+		e.got(`10: 1 "one"`)
+		before := d.count(row.AllOnline())
 		d.refuse(fmt.Errorf("disk: %w", ErrNoRoom))
 		for i := range 3 {
+			for _, user := range []string{"ann", "carl"} { // of different shards
+				e.code(e.setClaim(user, "c", "kept", 0))
+			}
 			call := e.setClaim("ann", "c", "kept", 0)
 			if code := e.code(call); code != link.Code_UNAVAILABLE || !strings.Contains(e.answer(call).GetActed().Message, "room") {
 				t.Fatalf("%d: %v", i, e.answer(call))
 			}
 			pass(3 * time.Second)
 		}
+		e.got(`10: 1 "one"`, `10: 1 "one"`) // again with each announcement: there was no ack
+		e.reads("carl", "c1", 11, epoch, 0) // is registered, and reads on
+		e.got(`11: 1 "one"`)
+		call = e.reads("carl", "c2", 12, 0, 0) // would have to be registered
+		e.got()
+		if a := e.answer(call).GetAttached(); a.GetCode() != link.Code_OK || a.GetOutbox() != nil {
+			t.Fatalf("%v", a)
+		}
 		e.status("ann", "a1", 1, presence.Away, "soft")
 		e.attach("bob", "b1", 2)
 		w.saw("wendy>ann: away soft", "wendy>bob: online")
 		pass(10 * time.Second)
-		if n := d.count(row.AllOnline()); n != 0 {
-			t.Fatalf("%d markers were written without room", n)
+		if n := d.count(row.AllOnline()); n != before {
+			t.Fatalf("%d markers were written without room", n-before)
 		}
 		d.refuse(nil)
 		pass(2 * time.Second)
-		if n := d.count(row.AllOnline()); n != 2 {
+		if n := d.count(row.AllOnline()); n != 3 {
 			t.Fatalf("%d markers", n)
 		}
 		if code := e.code(e.setClaim("ann", "c", "kept", 0)); code != link.Code_OK {

@@ -2,6 +2,7 @@ package actors
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"time"
 
@@ -31,7 +32,7 @@ func (n *Node) ReadEvents(shard uint32, after uint64, limit int) (events []*link
 	}
 	visit := func(key []byte) (uint64, bool) {
 		seq, fault := row.ParseSeq(key)
-		err = firstError(err, fault)
+		err = cmp.Or(err, fault)
 		return seq, fault == nil
 	}
 	span := row.EventsFrom(0)
@@ -39,7 +40,7 @@ func (n *Node) ReadEvents(shard uint32, after uint64, limit int) (events []*link
 		first, _ = visit(key)
 		return false
 	})
-	if err = firstError(err, fault); err != nil || after+1 == 0 {
+	if err = cmp.Or(err, fault); err != nil || after+1 == 0 {
 		return nil, 0, err
 	}
 	limit = min(max(limit, 1), maxEvents)
@@ -52,14 +53,14 @@ func (n *Node) readEvents(shard uint32, span row.Range, limit int) (events []*li
 	fault := n.store.Scan(shard, span.From, span.To, func(key, v []byte) bool {
 		seq, wrong := row.ParseSeq(key)
 		e, bad := row.DecodeEvent(v)
-		if err = firstError(wrong, bad); err != nil {
+		if err = cmp.Or(wrong, bad); err != nil {
 			return false
 		}
 		events = append(events, &link.Event{Seq: seq, App: e.Key.App, User: e.Key.User, Type: e.Event.Type, At: toMs(e.Event.At),
 			Json: e.Event.JSON, Generation: e.Generation})
 		return len(events) < limit
 	})
-	return events, firstError(err, fault)
+	return events, cmp.Or(err, fault)
 }
 
 // HookCursor returns the seq of the last event of a shard that the webhook is done with;

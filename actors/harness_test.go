@@ -196,7 +196,7 @@ func relation(r *link.ContactRow) string {
 	for _, f := range []struct {
 		on   bool
 		name string
-	}{{r.To, "to"}, {r.From, "from"}, {r.PendingOut, "out"}, {r.PendingIn, "in"}, {r.Approved, "approved"}, {r.Blocked, "blocked"}, {r.BlockedBy, "blockedby"}} {
+	}{{r.To, "to"}, {r.From, "from"}, {r.PendingOut, "out"}, {r.PendingIn, "in"}, {r.Approved, "approved"}, {r.Blocked, "blocked"}} {
 		if f.on {
 			s += "+" + f.name
 		}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
+	"github.com/asynkron/protoactor-go/eventstream"
 
 	"muster/actors/link"
 	"muster/actors/presence"
@@ -172,13 +173,18 @@ func (n *Node) Stop() {
 
 // shrink leaves the registry of processes 8 of its 1,024 tables, each of them 32 maps
 // with a lock: with more, most of its memory would be half-empty maps. What the system
-// registered itself is registered again.
+// registered itself is registered again. Nobody hears of dead letters: to count them it
+// would start a goroutine for each second that has one.
 func shrink(s *actor.ActorSystem) {
 	tables := s.ProcessRegistry.LocalPIDs
 	tables.LocalPIDs = slices.Clone(tables.LocalPIDs[:8])
+	s.EventStream = eventstream.NewEventStream()
 	s.ProcessRegistry.Add(s.DeadLetter, "deadletter")
 	s.ProcessRegistry.Add(actor.NewEventStreamProcess(s), "eventstream")
 }
+
+// Serves reports that the shard is open here and answers.
+func (n *Node) Serves(shard uint32) bool { return n.terms[shard].Load() != 0 }
 
 // Name is the node's.
 func (n *Node) Name() string { return n.cfg.Name }

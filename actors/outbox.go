@@ -1,6 +1,7 @@
 package actors
 
 import (
+	"cmp"
 	"math/rand/v2"
 	"time"
 
@@ -200,19 +201,10 @@ func (g *gateway) oldest(k presence.Key, sender string, after presence.ID, now t
 			return false
 		})
 		if found || err != nil || fault != nil {
-			return id, firstError(err, fault)
+			return id, cmp.Or(err, fault)
 		}
 	}
 	return id, nil
-}
-
-func firstError(errs ...error) error {
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // fresh is random and not 0: an epoch.

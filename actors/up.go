@@ -80,8 +80,8 @@ func (g *gateway) toUser(m *link.Up, app, user string, in presence.Input, now ti
 		}
 		return
 	}
-	if at, ok := in.(presence.Attach); ok && g.full {
-		at.Outbox = nil // to register a device needs room
+	if at, ok := in.(presence.Attach); ok {
+		at.NoRoom = g.full
 		in = at
 	}
 	g.step(presence.Deliver{Key: k, Edge: sender(m), In: in}, m, now)
@@ -193,7 +193,9 @@ func (g *gateway) announce(e presence.Edge, a *link.Announce, now time.Time) {
 	}
 	for _, s := range a.GetSessions() {
 		if k := (presence.Key{App: s.GetApp(), User: s.GetUser()}); g.holds(k, link.KindUser) {
-			in.Sessions = append(in.Sessions, presence.UserAttach{Key: k, Attach: attach(e, s)})
+			at := attach(e, s)
+			at.NoRoom = g.full
+			in.Sessions = append(in.Sessions, presence.UserAttach{Key: k, Attach: at})
 		}
 	}
 	for _, w := range a.GetWatches() {

@@ -7,6 +7,7 @@ import (
 	"muster/actors/link"
 	"muster/clients/wire"
 	"muster/edge/auth"
+	"muster/edge/publish"
 )
 
 // method names a command as the protocol and tokens do.
@@ -244,7 +245,7 @@ func (h *hub) sendAct(s *socket, a *link.Act) {
 }
 
 func (s *socket) refuseWith(id uint64, c link.Code, message string) {
-	code := codeOf(c)
+	code := publish.Refusal(c)
 	retry := time.Duration(0)
 	if i, _ := code.Info(); i.Retryable {
 		retry = retryMoving

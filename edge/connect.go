@@ -12,6 +12,7 @@ import (
 	"muster/actors/presence"
 	"muster/clients/wire"
 	"muster/edge/auth"
+	"muster/edge/publish"
 )
 
 const (
@@ -242,19 +243,19 @@ func (h *hub) attached(o *opener, d *link.Down) {
 	switch a.Code {
 	case link.Code_OK:
 	case link.Code_DEVICE_LIMIT:
-		h.refuseOpen(o, codeOf(a.Code), a.Message, closeDeviceLimit)
+		h.refuseOpen(o, publish.Refusal(a.Code), a.Message, closeDeviceLimit)
 		return
 	case link.Code_REVOKED:
-		h.refuseOpen(o, codeOf(a.Code), a.Message, ending{code: wire.CloseRevoked})
+		h.refuseOpen(o, publish.Refusal(a.Code), a.Message, ending{code: wire.CloseRevoked})
 		return
 	case link.Code_STALE_ATTEMPT:
-		h.refuseOpen(o, codeOf(a.Code), a.Message, ending{code: wire.CloseReplaced})
+		h.refuseOpen(o, publish.Refusal(a.Code), a.Message, ending{code: wire.CloseReplaced})
 		return
 	case link.Code_DENIED:
-		h.refuseOpen(o, codeOf(a.Code), a.Message, closeNotPermitted)
+		h.refuseOpen(o, publish.Refusal(a.Code), a.Message, closeNotPermitted)
 		return
 	default:
-		h.refuseOpen(o, codeOf(a.Code), a.Message, ending{code: wire.CloseInternal, retry: retryMoving})
+		h.refuseOpen(o, publish.Refusal(a.Code), a.Message, ending{code: wire.CloseInternal, retry: retryMoving})
 		return
 	}
 	if a.Session != "" {
@@ -333,10 +334,10 @@ func (h *hub) renew(m *renewed) {
 		case d == nil:
 			s.refuse(m.id, wire.CodeMoving, "", retryMoving)
 		case a.Code == link.Code_REVOKED:
-			s.refuse(m.id, codeOf(a.Code), a.Message, 0)
+			s.refuse(m.id, publish.Refusal(a.Code), a.Message, 0)
 			s.close(closeRevoked)
 		case a.Code != link.Code_OK:
-			s.refuse(m.id, codeOf(a.Code), a.Message, retryMoving)
+			s.refuse(m.id, publish.Refusal(a.Code), a.Message, retryMoving)
 		default:
 			s.send(&wire.Reply{Id: m.id, Body: &wire.Reply_Refresh{Refresh: &wire.RefreshReply{ExpAt: m.exp}}})
 			h.postOutbox(s, h.taken(s, a.Outbox))

@@ -192,18 +192,15 @@ func (h *hub) contactsChanged(m *link.ContactsChanged) {
 	}
 }
 
-// contactRows leaves out users who are nothing to this one but that they have blocked it.
 func contactRows(list []*link.ContactRow) []*wire.ContactRow {
 	rows := make([]*wire.ContactRow, 0, len(list))
 	for _, r := range list {
-		if w := contactRow(r); w.Subscription != "" || !r.BlockedBy {
-			rows = append(rows, w)
-		}
+		rows = append(rows, contactRow(r))
 	}
 	return rows
 }
 
-// contactRow is a relation as its user may see it: who has blocked it stays unknown.
+// contactRow is a relation as its user sees it.
 func contactRow(r *link.ContactRow) *wire.ContactRow {
 	w := &wire.ContactRow{
 		User: r.User, PendingOut: r.PendingOut, PendingIn: r.PendingIn, Approved: r.Approved, Blocked: r.Blocked,

@@ -114,36 +114,3 @@ func audienceOf(a *link.Audience) *wire.Audience {
 	}
 	return w
 }
-
-// codeOf turns the core's verdict into the client's error.
-func codeOf(c link.Code) wire.Code {
-	switch c {
-	case link.Code_BAD_REQUEST:
-		return wire.CodeBadRequest
-	case link.Code_LIMIT, link.Code_DEVICE_LIMIT:
-		return wire.CodeLimitExceeded
-	case link.Code_REVOKED:
-		return wire.CodeUnauthorized
-	case link.Code_NOT_FOUND:
-		return wire.CodeUnknownTarget
-	case link.Code_DENIED:
-		return wire.CodePermissionDenied
-	case link.Code_BUSY:
-		return wire.CodeBusy
-	case link.Code_MOVING, link.Code_UNKNOWN_OUTCOME:
-		return wire.CodeMoving
-	case link.Code_OUTBOX_FULL:
-		return wire.CodeOutboxFull
-	case link.Code_ID_EXPIRED:
-		return wire.CodeIDExpired
-	case link.Code_ID_REUSED:
-		return wire.CodeIDReused
-	case link.Code_BLOCKED:
-		return wire.CodeBlocked
-	case link.Code_STALE_ATTEMPT, link.Code_NOT_ATTACHED:
-		return wire.CodeConflict
-	case link.Code_UNAVAILABLE:
-		return wire.CodeNotReady
-	}
-	return wire.CodeInternal
-}

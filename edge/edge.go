@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
+	"github.com/asynkron/protoactor-go/eventstream"
 
 	"muster/actors/link"
 	"muster/actors/presence"
@@ -138,10 +139,12 @@ func New(cfg Config) (*Edge, error) {
 			return nil, fmt.Errorf("edge: %w", err)
 		}
 	}
-	// Hubs log their own panics; what else protoactor has to say is about letters to hubs that have stopped.
-	e.system = actor.NewActorSystem(actor.WithDeadLetterThrottleCount(0), actor.WithDeadLetterThrottleInterval(time.Millisecond), actor.WithLoggerFactory(func(*actor.ActorSystem) *slog.Logger {
+	// Hubs log their own panics; what else protoactor has to say is about letters to hubs that have stopped,
+	// for which it would start goroutines: nobody listens.
+	e.system = actor.NewActorSystem(actor.WithLoggerFactory(func(*actor.ActorSystem) *slog.Logger {
 		return slog.New(slog.DiscardHandler)
 	}))
+	e.system.EventStream = eventstream.NewEventStream()
 	for i := range cfg.Hubs {
 		e.hubs = append(e.hubs, newHub(e, i))
 	}

@@ -369,7 +369,7 @@ func TestKeptCommands(t *testing.T) {
 			k.act(func(a *link.Act) *link.Acted {
 				v := &link.Acted{}
 				if a.GetContact() != nil {
-					v.Contact = &link.ContactRow{User: a.GetContact().User, PendingOut: true, BlockedBy: true}
+					v.Contact = &link.ContactRow{User: a.GetContact().User, PendingOut: true}
 				}
 				return v
 			})
@@ -398,7 +398,7 @@ func TestContactsPage(t *testing.T) {
 			v := &link.Answer{Call: a.Call}
 			for i := range a.GetContacts().Limit {
 				v.Contacts = append(v.Contacts, &link.ContactRow{
-					User: fmt.Sprintf("%s%03d", strings.Repeat("n", 120), i), To: true, From: i%2 == 0, BlockedBy: true,
+					User: fmt.Sprintf("%s%03d", strings.Repeat("n", 120), i), To: true, From: i%2 == 0,
 				})
 			}
 			return &link.Down{Body: &link.Down_Answer{Answer: v}}, true
@@ -416,7 +416,7 @@ func TestContactsPage(t *testing.T) {
 		equal(t, "all", k.told(), `ask {"contacts":{"user":"u","after":"a","limit":500}}`)
 		k.core.say(userShard(presence.Key{App: "default", User: "u"}), &link.Down{Body: &link.Down_Contacts{Contacts: &link.ContactsChanged{
 			App: "default", User: "u", Rows: []*link.ContactRow{
-				{User: "bob", From: true, BlockedBy: true}, {User: "carol"}, {User: "dave", BlockedBy: true},
+				{User: "bob", From: true}, {User: "carol"},
 			},
 		}}})
 		equal(t, "push", k.got(), `{"push":{"contact":[{"user":"bob","subscription":"from"},{"user":"carol"}]}}`)

@@ -65,6 +65,7 @@ func TestLostMessages(t *testing.T) {
 		w.pipe.DropDown(1)
 		a.send(&wire.Command{Method: &wire.Command_Status{Status: &wire.Status{State: "dnd"}}})
 		b.sees("a", dnd)
+		time.Sleep(500 * time.Millisecond) // between two beats
 		w.pipe.DropUp(1)
 		a.send(&wire.Command{Method: &wire.Command_Activity{Activity: &wire.Activity{Away: true}}})
 		// The next one shows the gap and goes with it: the client is told to try again.
@@ -72,6 +73,7 @@ func TestLostMessages(t *testing.T) {
 		if e.GetCode() != uint32(wire.CodeMoving) {
 			t.Fatalf("%v", e)
 		}
+		time.Sleep(time.Duration(e.GetRetryAfterMs()) * time.Millisecond)
 		a.status("online")
 		b.sees("a", away)
 	})

@@ -1,7 +1,6 @@
 package edge
 
 import (
-	"fmt"
 	"strconv"
 
 	"muster/actors/link"
@@ -41,13 +40,6 @@ func epochOf(s string) (uint64, bool) {
 	return e, err == nil && len(s) == 16
 }
 
-func epochWord(e uint64) string {
-	if e == 0 {
-		return ""
-	}
-	return fmt.Sprintf("%016x", e)
-}
-
 func (s *session) reading() *reading {
 	if s.rare == nil {
 		return nil
@@ -74,7 +66,7 @@ func (h *hub) taken(s *socket, b *link.OutboxBatch) *wire.OutboxPush {
 	if b.Epoch != r.epoch || b.Reset_ {
 		*r = reading{epoch: b.Epoch}
 	}
-	p := &wire.OutboxPush{Epoch: epochWord(b.Epoch), Head: b.Head, Reset_: b.Reset_}
+	p := &wire.OutboxPush{Epoch: publish.EpochWord(b.Epoch), Head: b.Head, Reset_: b.Reset_}
 	if g := b.Gap; g != nil {
 		p.Gap = &wire.OutboxGap{From: g.From, To: g.To, Reason: publish.Reason(g.Reason)}
 		if g.From <= r.acked+1 {

@@ -6,6 +6,7 @@ import (
 	"muster/actors/link"
 	"muster/actors/presence"
 	"muster/clients/wire"
+	"muster/edge/publish"
 )
 
 // roomSeat is a session's place in a room, as its home hub knows it.
@@ -150,7 +151,7 @@ func roomReply(room string, d *link.Down) (*wire.RoomWindowReply, *wire.Error) {
 		return w, wire.CodeMoving.Error("", retryMoving)
 	}
 	if r.Code != link.Code_OK {
-		return w, codeOf(r.Code).Error(r.Message, 0)
+		return w, publish.Refusal(r.Code).Error(r.Message, 0)
 	}
 	w.Ver, w.Occupants, w.Count = []uint64{d.Term, r.Version}, occupantsOf(r.Occupants), r.Count
 	return w, nil

@@ -2042,7 +2042,6 @@ type ContactRow struct {
 	PendingIn     bool                   `protobuf:"varint,5,opt,name=pending_in,json=pendingIn,proto3" json:"pending_in,omitempty"`
 	Approved      bool                   `protobuf:"varint,6,opt,name=approved,proto3" json:"approved,omitempty"` // in advance
 	Blocked       bool                   `protobuf:"varint,7,opt,name=blocked,proto3" json:"blocked,omitempty"`
-	BlockedBy     bool                   `protobuf:"varint,8,opt,name=blocked_by,json=blockedBy,proto3" json:"blocked_by,omitempty"` // never leaves the edge
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2122,13 +2121,6 @@ func (x *ContactRow) GetApproved() bool {
 func (x *ContactRow) GetBlocked() bool {
 	if x != nil {
 		return x.Blocked
-	}
-	return false
-}
-
-func (x *ContactRow) GetBlockedBy() bool {
-	if x != nil {
-		return x.BlockedBy
 	}
 	return false
 }
@@ -6252,7 +6244,7 @@ const file_actors_link_link_proto_rawDesc = "" +
 	"\x06action\x18\x02 \x01(\rR\x06action\"O\n" +
 	"\x06Import\x12\x18\n" +
 	"\areplace\x18\x01 \x01(\bR\areplace\x12+\n" +
-	"\x04rows\x18\x02 \x03(\v2\x17.muster.link.ContactRowR\x04rows\"\xd9\x01\n" +
+	"\x04rows\x18\x02 \x03(\v2\x17.muster.link.ContactRowR\x04rows\"\xba\x01\n" +
 	"\n" +
 	"ContactRow\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12\x0e\n" +
@@ -6263,9 +6255,7 @@ const file_actors_link_link_proto_rawDesc = "" +
 	"\n" +
 	"pending_in\x18\x05 \x01(\bR\tpendingIn\x12\x1a\n" +
 	"\bapproved\x18\x06 \x01(\bR\bapproved\x12\x18\n" +
-	"\ablocked\x18\a \x01(\bR\ablocked\x12\x1d\n" +
-	"\n" +
-	"blocked_by\x18\b \x01(\bR\tblockedBy\"d\n" +
+	"\ablocked\x18\a \x01(\bR\ablocked\"d\n" +
 	"\x0fContactsChanged\x12\x10\n" +
 	"\x03app\x18\x01 \x01(\tR\x03app\x12\x12\n" +
 	"\x04user\x18\x02 \x01(\tR\x04user\x12+\n" +

@@ -47,6 +47,9 @@ func (u *User) read(now int64, a *Attach, out *Output) {
 		start = pos.Offset
 	}
 	if d == nil {
+		if a.NoRoom {
+			return
+		}
 		if d = o.register(now, device{id: a.Device}, out); d == nil {
 			return
 		}

@@ -25,6 +25,7 @@ type Attach struct {
 	JTI      string        // of the token
 	Client   string        // free text for Explain
 	Claims   []Claim       // the session's own, when announced
+	NoRoom   bool          // nothing can be made durable: who would have to be registered does not read
 	Outbox   *Position     // the device reads the outbox from after this; nil: it does not
 }
 

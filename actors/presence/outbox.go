@@ -2,9 +2,8 @@ package presence
 
 import (
 	"encoding/json"
+	"fmt"
 	"slices"
-	"strconv"
-	"strings"
 )
 
 // Bounds of an outbox.
@@ -355,14 +354,8 @@ func expiredEvent(now int64, epoch uint64, part []held) Event {
 	data, _ := json.Marshal(struct {
 		Epoch   string         `json:"epoch"`
 		Entries []expiredEntry `json:"entries"`
-	}{epochWord(epoch), list})
+	}{fmt.Sprintf("%016x", epoch), list})
 	return Event{EventExpired, instant(now), string(data)}
-}
-
-// epochWord is an epoch as clients know it: 16 hexadecimal digits.
-func epochWord(epoch uint64) string {
-	digits := strconv.FormatUint(epoch, 16)
-	return strings.Repeat("0", 16-len(digits)) + digits
 }
 
 // purge begins a new stream. Its offsets go on, so that what is lazy and about the old

@@ -77,10 +77,10 @@ func TestPublishInsists(t *testing.T) {
 		p.send(`{"id":%d,"error":{"code":122,"name":"CUT_OFF","retryable":true}}`, next())
 		p.send(`{"id":%d,"error":{"code":100,"name":"INTERNAL","retryable":true}}`, next())
 		next()
+		begin := time.Now()
 		p.close(0) // the answer is lost
 		p, _ = srv.next(`,"resumed":true,"done":true`)
 		next()
-		begin := time.Now()
 		next() // there was no answer
 		if d := time.Since(begin); d < 15*time.Second-time.Millisecond || d > 20*time.Second {
 			t.Errorf("sent again after %v", d)

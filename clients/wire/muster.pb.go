@@ -1494,7 +1494,8 @@ type ConnectReply struct {
 	// The user's own view.
 	Self *Self `protobuf:"bytes,12,opt,name=self,proto3" json:"self,omitempty"`
 	// If connect named an outbox position: where the outbox stands, a gap or reset if there is one, and perhaps
-	// the first entries after the position; the rest follows as pushes.
+	// the first entries after the position; the rest follows as pushes. Absent although connect named one: the device
+	// cannot be registered now, because the disk is full; connect again later.
 	Outbox        *OutboxPush `protobuf:"bytes,13,opt,name=outbox,proto3" json:"outbox,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

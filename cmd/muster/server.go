@@ -180,7 +180,7 @@ func (s *server) startHTTP(ctx context.Context) error {
 	s.register()
 	s.calls, err = api.New(api.Config{
 		Caller: s.edge, Keys: apiKeys, Ready: s.notReady, Version: versionString(), Log: s.log,
-		Gatherer: s.registry, Registerer: s.registry, Hooks: s.replayer(),
+		Gatherer: s.registry, Registerer: s.registry, Hooks: s.replayer(), EventsOff: !s.cfg.Events,
 	})
 	if err != nil {
 		return fault(err)
@@ -258,10 +258,24 @@ func (s *server) notReady() []string {
 		return []string{"draining"}
 	}
 	why := s.durable.NotReady()
+	if n, one := s.unreadable(); n > 0 {
+		why = append(why, fmt.Sprintf("%d shards do not open, shard %d is one: the log says why", n, one))
+	}
 	if err := s.edge.Ready(); err != nil {
 		why = append(why, err.Error())
 	}
 	return why
+}
+
+// unreadable counts the shards that this node leads and whose actors did not begin: their
+// rows cannot be read.
+func (s *server) unreadable() (n int, one uint32) {
+	for shard := range uint32(link.Shards) {
+		if s.durable.Open(shard) && !s.core.Serves(shard) {
+			n, one = n+1, shard
+		}
+	}
+	return n, one
 }
 
 // drain turns readiness off and sends the clients away; ctx cuts it short. With --dev

@@ -43,7 +43,8 @@ type Config struct {
 	Gatherer   prometheus.Gatherer   // what /metrics shows; nil: no /metrics
 	Registerer prometheus.Registerer // where the API's own metrics go; nil: nowhere
 
-	Hooks Replayer // the webhook's dispatcher; nil: there is no webhook
+	EventsOff bool     // no events are kept: reading them is refused
+	Hooks     Replayer // the webhook's dispatcher; nil: there is no webhook
 
 	Version  string           // of the server, for OpenAPI
 	Now      func() time.Time // default time.Now

@@ -352,7 +352,7 @@ func TestCoreErrors(t *testing.T) {
 	}
 	codes := map[link.Code]wire.Code{
 		link.Code_BAD_REQUEST: wire.CodeBadRequest, link.Code_LIMIT: wire.CodeLimitExceeded,
-		link.Code_DEVICE_LIMIT: wire.CodeLimitExceeded, link.Code_REVOKED: wire.CodeBlocked,
+		link.Code_DEVICE_LIMIT: wire.CodeLimitExceeded, link.Code_REVOKED: wire.CodeUnauthorized,
 		link.Code_DENIED: wire.CodePermissionDenied, link.Code_BUSY: wire.CodeBusy, link.Code_MOVING: wire.CodeMoving,
 		link.Code_STALE_ATTEMPT: wire.CodeConflict, link.Code_NOT_ATTACHED: wire.CodeConflict,
 		link.Code_OUTBOX_FULL: wire.CodeOutboxFull, link.Code_ID_EXPIRED: wire.CodeIDExpired, link.Code_ID_REUSED: wire.CodeIDReused,

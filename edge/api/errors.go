@@ -13,6 +13,7 @@ import (
 
 	"muster/actors/link"
 	"muster/clients/wire"
+	"muster/edge/publish"
 )
 
 // Error is the body of every answer that is not a success, and of an item of a
@@ -96,41 +97,17 @@ func newHumaError(status int, message string, errs ...error) huma.StatusError {
 
 // coreError is the refusal of a shard.
 func coreError(code link.Code, message string) error {
-	wait := time.Duration(0)
-	var c wire.Code
-	switch code {
-	case link.Code_OK:
+	if code == link.Code_OK {
 		return nil
-	case link.Code_BAD_REQUEST:
-		c = wire.CodeBadRequest
-	case link.Code_LIMIT, link.Code_DEVICE_LIMIT:
-		c = wire.CodeLimitExceeded
-	case link.Code_REVOKED:
-		c = wire.CodeBlocked
-	case link.Code_NOT_FOUND:
-		c = wire.CodeUnknownTarget
-	case link.Code_DENIED:
-		c = wire.CodePermissionDenied
-	case link.Code_BUSY:
-		c, wait = wire.CodeBusy, 200*time.Millisecond
-	case link.Code_OUTBOX_FULL:
-		c, wait = wire.CodeOutboxFull, time.Second
-	case link.Code_ID_EXPIRED:
-		c = wire.CodeIDExpired
-	case link.Code_ID_REUSED:
-		c = wire.CodeIDReused
-	case link.Code_BLOCKED:
-		c = wire.CodeBlocked
-	case link.Code_MOVING, link.Code_UNKNOWN_OUTCOME:
-		c, wait = wire.CodeMoving, 200*time.Millisecond
-	case link.Code_STALE_ATTEMPT, link.Code_NOT_ATTACHED:
-		c = wire.CodeConflict
-	case link.Code_UNAVAILABLE:
-		c, wait = wire.CodeNotReady, time.Second
-	default:
-		c = wire.CodeInternal
 	}
-	return fail(c, wait, "%s", message)
+	wait := time.Duration(0)
+	switch code {
+	case link.Code_BUSY, link.Code_MOVING, link.Code_UNKNOWN_OUTCOME:
+		wait = 200 * time.Millisecond
+	case link.Code_OUTBOX_FULL, link.Code_UNAVAILABLE:
+		wait = time.Second
+	}
+	return fail(publish.Refusal(code), wait, "%s", message)
 }
 
 // callError is a shard that did not answer. A command may have reached it all the same.

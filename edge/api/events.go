@@ -224,6 +224,9 @@ func (in *eventsRequest) wanted(app string) func(*link.Event) bool {
 
 // from is where the reader goes on.
 func (in *eventsRequest) from(ctx context.Context, a *API) (places, error) {
+	if a.cfg.EventsOff {
+		return places{}, errEventsOff
+	}
 	switch in.Cursor {
 	case "":
 		return places{}, nil
@@ -232,6 +235,8 @@ func (in *eventsRequest) from(ctx context.Context, a *API) (places, error) {
 	}
 	return parsePlaces(in.Cursor)
 }
+
+var errEventsOff = fail(wire.CodeNotAvailable, 0, "no events are kept: start the server with --events or --webhook")
 
 // newest is a cursor after all that there is. It needs every shard: one that was left out would begin at its oldest.
 func (a *API) newest(ctx context.Context) (at places, err error) {
@@ -269,6 +274,9 @@ func (a *API) listEvents(ctx context.Context, in *eventsRequest) (eventsReply, e
 // deadEvents reads the letters. They are kept by seq like events, but not all seqs are there.
 func (a *API) deadEvents(ctx context.Context, in *deadRequest) (deadReply, error) {
 	at := places{}
+	if a.cfg.EventsOff {
+		return deadReply{}, errEventsOff
+	}
 	if in.Cursor != "" {
 		var err error
 		if at, err = parsePlaces(in.Cursor); err != nil {

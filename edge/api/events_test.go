@@ -202,6 +202,18 @@ func (h *hooked) Replay(_ context.Context, shard uint32, seq uint64) error {
 	return nil
 }
 
+// Who reads events that nobody keeps is told so, instead of waiting for ever.
+func TestEventsOff(t *testing.T) {
+	a := newAPI(t, newFake(t))
+	a.cfg.EventsOff = true
+	for _, path := range []string{"/v1/events", "/v1/events?cursor=$", "/v1/events/dead"} {
+		wantError(t, do(a, request("GET", path, "")), 501, wire.CodeNotAvailable)
+	}
+	stream := request("GET", "/v1/events", "")
+	stream.Header.Set("Accept", "text/event-stream")
+	wantError(t, do(a, stream), 501, wire.CodeNotAvailable)
+}
+
 func TestDeadAndReplay(t *testing.T) {
 	core := newFake(t)
 	a := newAPI(t, core)

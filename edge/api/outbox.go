@@ -9,6 +9,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"muster/actors/link"
+	"muster/edge/publish"
 )
 
 type purgeReply struct {
@@ -44,7 +45,7 @@ func (a *API) outbox(ctx context.Context, in *UserPath) (Document, error) {
 
 func (a *API) purge(ctx context.Context, in *UserPath) (purgeReply, error) {
 	epoch := a.cfg.NewEpoch()
-	return purgeReply{Epoch: epochWord(epoch)}, a.act(ctx, &link.Act{User: in.ID, What: &link.Act_Purge{Purge: epoch}})
+	return purgeReply{Epoch: publish.EpochWord(epoch)}, a.act(ctx, &link.Act{User: in.ID, What: &link.Act_Purge{Purge: epoch}})
 }
 
 // newEpoch is at random, and never 0, which means none.

@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"fmt"
 	"net/http"
 	"time"
 
@@ -90,7 +89,7 @@ func (a *API) publishTo(ctx context.Context, r *Published, p *link.Publish) {
 	for try := 1; ; try++ {
 		v, err := a.acted(ctx, &link.Act{User: r.User, What: &link.Act_Publish{Publish: p}})
 		if err == nil && v.Code == link.Code_OK {
-			r.Epoch, r.Offset = epochWord(v.GetPublished().GetEpoch()), v.GetPublished().GetOffset()
+			r.Epoch, r.Offset = publish.EpochWord(v.GetPublished().GetEpoch()), v.GetPublished().GetOffset()
 			r.At, r.Duplicate = v.GetPublished().GetAt(), v.GetPublished().GetDuplicate()
 			return
 		}
@@ -118,11 +117,4 @@ func (a *API) publishTo(ctx context.Context, r *Published, p *link.Publish) {
 		}
 		r.Error = nil
 	}
-}
-
-func epochWord(e uint64) string {
-	if e == 0 {
-		return ""
-	}
-	return fmt.Sprintf("%016x", e)
 }

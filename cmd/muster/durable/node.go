@@ -219,6 +219,9 @@ func (w watched) Closed(shard uint32, term uint64) {
 	w.Leading.Closed(shard, term)
 }
 
+// Open reports that this node leads the shard and its actors have been told.
+func (n *Node) Open(shard uint32) bool { return n.open[shard].Load() }
+
 // closed is the number of shards that are open neither here nor, as far as this node
 // knows, elsewhere.
 func (n *Node) closed() (sum int) {
