@@ -306,8 +306,8 @@ func (e *Engine) ReceiveSnapshot(from uint64, m Message, r io.Reader) error {
 		if staged.Group != m.Group || staged.State.Applied != m.Raft.GetSnapshot().GetMetadata().GetIndex() {
 			return staged.Discard()
 		}
-		if old := e.staged[m.Group]; old != nil {
-			_ = old.Discard()
+		if e.staged[m.Group] != nil {
+			return ErrBusy // raft may have taken that one already
 		}
 		e.staged[m.Group] = staged
 		e.host.Receive(from, m.Group, m.Raft)

@@ -328,6 +328,9 @@ func (n *vnode) events(events []Event) {
 func (n *vnode) receive(m Message, rows any) {
 	n.input(func() {
 		if rows != nil {
+			if _, ok := n.staged[m.Group]; ok && n.host.Busy() {
+				return // raft may have taken that one already
+			}
 			n.staged[m.Group] = staged{m.Raft.GetSnapshot().GetMetadata().GetIndex(), m.From, rows}
 		}
 		n.host.Receive(m.From, m.Group, m.Raft)
