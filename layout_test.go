@@ -45,6 +45,16 @@ var rules = map[string]rule{
 		module:     []string{"persistence"},
 		thirdParty: []string{"go.etcd.io/raft/v3", "google.golang.org/protobuf"},
 	},
+	"cluster/gossip": {thirdParty: []string{"github.com/hashicorp/memberlist", "google.golang.org/protobuf"}},
+	"cluster/birth":  {},
+	"cluster/stream": {
+		module:     []string{"cluster"},
+		thirdParty: []string{"google.golang.org/grpc", "google.golang.org/protobuf", "go.etcd.io/raft/v3/raftpb"},
+	},
+	"cluster/meta": {
+		module:     []string{"cluster", "persistence"},
+		thirdParty: []string{"google.golang.org/protobuf", "go.etcd.io/raft/v3/raftpb", "github.com/cespare/xxhash"},
+	},
 	"edge/hooks": {
 		module:     []string{"actors/link"},
 		thirdParty: []string{"github.com/standard-webhooks/standard-webhooks", "github.com/prometheus/client_golang"},
