@@ -1,0 +1,4 @@
+// Package stream carries messages between nodes.
+package stream
+
+import _ "google.golang.org/grpc"
