@@ -31,7 +31,7 @@ var rules = map[string]rule{
 	},
 	"actors": {
 		module:     []string{"actors"},
-		thirdParty: []string{"github.com/asynkron/protoactor-go/actor", "google.golang.org/protobuf", "github.com/cespare/xxhash"},
+		thirdParty: []string{"github.com/asynkron/protoactor-go/actor", "github.com/asynkron/protoactor-go/eventstream", "google.golang.org/protobuf", "github.com/cespare/xxhash"},
 	},
 	"actors/actorstest": {module: []string{"actors/link", "actors/row"}},
 	"actors/row": {
@@ -63,7 +63,7 @@ var rules = map[string]rule{
 		module: []string{"edge", "actors/link", "actors/presence", "clients/wire", "clients/js"},
 		thirdParty: []string{
 			"github.com/coder/websocket", "github.com/golang-jwt/jwt", "github.com/MicahParks/",
-			"github.com/prometheus/client_golang", "github.com/asynkron/protoactor-go/actor",
+			"github.com/prometheus/client_golang", "github.com/asynkron/protoactor-go/actor", "github.com/asynkron/protoactor-go/eventstream",
 			"github.com/danielgtaylor/huma", "google.golang.org/protobuf", "golang.org/x/sys", "golang.org/x/time/rate",
 			"github.com/google/uuid", "github.com/oklog/ulid",
 		},
