@@ -3,7 +3,8 @@ package main
 import "time"
 
 // Config is every setting of the server. The tags declare name, default and help; a
-// tag secret:"true" masks the value when settings are printed. Durations are written
+// tag secret:"true" masks the value when settings are printed, hidden:"true" keeps a setting
+// out of --help and the docs. Durations are written
 // as 20s or 5m, lists with commas (in YAML also as lists).
 type Config struct {
 	Listen    string `koanf:"listen" default:"127.0.0.1:8000" help:"address for WebSocket clients, /healthz and /readyz"`
@@ -62,4 +63,5 @@ type Config struct {
 	LogFormat  string `koanf:"log-format" default:"text" help:"text or json"`
 	GOGC       int    `koanf:"gogc" default:"60" help:"garbage collector target, per cent of the live heap"`
 	GOMEMLIMIT string `koanf:"gomemlimit" default:"" help:"soft memory limit of the process, such as 2GiB (default: none)"`
+	Audit      string `koanf:"audit" default:"" hidden:"true" help:"file that gets a JSON line per published entry before its sender is told, for muster chaos"`
 }

@@ -25,7 +25,7 @@ const envPrefix = "MUSTER_"
 // setting is one field of Config as its tags declare it.
 type setting struct {
 	name, def, help string
-	secret          bool
+	secret, hidden  bool
 	index           int
 	typ             reflect.Type
 }
@@ -37,7 +37,7 @@ func settings() []setting {
 		f := t.Field(i)
 		list = append(list, setting{
 			name: f.Tag.Get("koanf"), def: f.Tag.Get("default"), help: f.Tag.Get("help"),
-			secret: f.Tag.Get("secret") == "true", index: i, typ: f.Type,
+			secret: f.Tag.Get("secret") == "true", hidden: f.Tag.Get("hidden") == "true", index: i, typ: f.Type,
 		})
 	}
 	return list
@@ -66,6 +66,9 @@ func addFlags(flags *pflag.FlagSet, names ...string) {
 			flags.StringSlice(s.name, splitList(s.def), s.help)
 		default:
 			flags.String(s.name, s.def, s.help)
+		}
+		if s.hidden {
+			_ = flags.MarkHidden(s.name)
 		}
 	}
 }

@@ -37,6 +37,9 @@ func TestConfigurationDocs(t *testing.T) {
 	var b strings.Builder
 	b.WriteString(configurationHead)
 	for f := range reflect.TypeFor[Config]().Fields() {
+		if f.Tag.Get("hidden") == "true" {
+			continue
+		}
 		def := f.Tag.Get("default")
 		if def != "" {
 			def = "`" + def + "`"

@@ -127,6 +127,9 @@ func (s *server) startCore() error {
 	if s.audience != nil {
 		cfg.Graph = s.audience.Ask
 	}
+	if cfg.Audit, err = s.openAudit(); err != nil {
+		return err
+	}
 	core, err := actors.New(cfg)
 	if err != nil {
 		return err
