@@ -1,0 +1,44 @@
+// Package meta says which nodes make up a cluster and which of them hold the replicas of which shard. It alone
+// changes memberships.
+//
+// # Parts
+//
+// State is what the rows of group 0 say: the cluster, its nodes, and each group's replicas with the move in flight.
+// Commands change it, and nothing else; a command's ops are proposed to group 0.
+//
+// Plan is pure: from a State, what the nodes reported, and the time, it makes the next steps: commands, and orders
+// for the groups' leaders. It remembers nothing, so a new leader of group 0 goes on where the last one ended.
+//
+// Agent runs on every core. While its node leads group 0 it directs: each second (ten times a second while
+// something moves) it asks every node for a Report, which is also the node's heartbeat, plans, commits the commands, and only then sends
+// the orders. Everywhere it answers, executes orders on its Engine, and holds exactly the replicas that meta lists for its node.
+//
+// # Wiring
+//
+//	agent := meta.NewAgent(meta.Config{Self: self, Birth: birth, Rows: store, Net: net})
+//	engine, err := cluster.Start(cluster.EngineConfig{…, Meta: agent}) // group 0's Leading
+//	for _, m := range meta.Methods() {
+//		net.Handle(m.Name, m.Open, func(ctx context.Context, from stream.Peer, req []byte) ([]byte, error) {
+//			return agent.Handle(ctx, m.Name, from.Node, req)
+//		})
+//	}
+//	go agent.Run(ctx, engine)
+//
+// A node that does not belong yet first asks any core: meta.Join(ctx, callAddr, addrs, self). Its data directory
+// is then made with the cluster id of the answer and without groups; its agent creates the replicas as meta lists them.
+//
+// # A move
+//
+// A Move names replicas to become voters and replicas to leave. Their ids are committed before anyone hears of them,
+// and a group has one at most. What to order next follows from the configuration that the group's leader reports:
+// add the learners; when they have caught up, one joint change promotes and removes; if the leader is to leave, it
+// first gives its leadership away. An order names the configuration it starts from, so that a late or doubled one
+// is refused. The move is over when a majority of its new voters reports the final configuration, which a replica does
+// only once it is synced: else a power loss could leave them in the joint one, whose old half has gone. Only then may the replicas
+// that left be destroyed.
+//
+// # Who is asked what to destroy
+//
+// An agent destroys a replica only on a list that a leader of group 0 confirmed by a read index after the question. Gossip is
+// never asked.
+package meta
