@@ -27,6 +27,7 @@ func (g *group) apply(t *Turn, m *raftpb.Message) uint64 {
 		switch {
 		case e.GetType() != raftpb.EntryNormal:
 			g.applyChange(s, e)
+			t.Sync = !g.host.cfg.bugs.noSync // a configuration that is reported must outlive a power loss
 		case len(e.GetData()) > 0:
 			ops = append(ops, g.applyCommand(&a, e)...)
 		case g.open != 0 && e.GetTerm() == g.open:

@@ -20,12 +20,20 @@ type Leading interface {
 	Committed(shard uint32, term, seq, index uint64)
 }
 
+// nobody hears of group 0.
+type nobody struct{}
+
+func (nobody) Opened(uint32, uint64, uint64, int64)     {}
+func (nobody) Closed(uint32, uint64)                    {}
+func (nobody) Committed(uint32, uint64, uint64, uint64) {}
+
 // EngineConfig is what Start needs. Transport may be nil for a single node.
 type EngineConfig struct {
 	Node      uint64
 	Store     *persistence.Store
 	Transport Transport
 	Leading   Leading
+	Meta      Leading                        // told of MetaShard; nil: nobody is
 	Tick      time.Duration                  // 100 ms
 	Logger    *slog.Logger                   // slog.Default()
 	Fatal     func(error)                    // told once, of an error of the disk; the process must end. Default: panic
@@ -104,6 +112,9 @@ func Start(cfg EngineConfig) (*Engine, error) {
 	}
 	if cfg.Room == nil {
 		cfg.Room = cfg.Store.Room
+	}
+	if cfg.Meta == nil {
+		cfg.Meta = nobody{}
 	}
 	cfg.Host.Node = cfg.Node
 	cfg.Host.Rand = rand.New(rand.NewPCG(rand.Uint64(), cfg.Node))

@@ -410,3 +410,48 @@ func TestDiskErrorEndsTheEngine(t *testing.T) {
 		t.Error("acknowledged without a write")
 	}
 }
+
+// recorder is told of group 0.
+type recorder struct {
+	mu   sync.Mutex
+	told []string
+}
+
+func (r *recorder) add(format string, args ...any) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.told = append(r.told, fmt.Sprintf(format, args...))
+}
+
+func (r *recorder) len() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.told)
+}
+
+func (r *recorder) Opened(shard uint32, term, _ uint64, _ int64) { r.add("opened %x %d", shard, term) }
+func (r *recorder) Closed(shard uint32, term uint64)             { r.add("closed %x %d", shard, term) }
+func (r *recorder) Committed(shard uint32, term, seq, _ uint64) {
+	r.add("committed %x %d %d", shard, term, seq)
+}
+
+func TestMetaIsTold(t *testing.T) {
+	var r recorder
+	c := newCluster(t, 1, 1, 1, func(cfg *EngineConfig) { cfg.Meta = &r }).start()
+	n := c.nodes[0]
+	eventually(t, "opened", func() bool { return r.len() == 1 })
+	all, err := n.engine.Statuses()
+	if err != nil || len(all) != 2 || all[0].Open == 0 {
+		t.Fatal(all, err)
+	}
+	term := all[0].Open
+	if err := n.engine.Propose(MetaShard, term, 1, 0, []persistence.Op{{Key: []byte("k"), Value: []byte("v")}}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "committed", func() bool { return r.len() == 2 })
+	n.stop()
+	want := []string{fmt.Sprintf("opened ffffffff %d", term), fmt.Sprintf("committed ffffffff %d 1", term), fmt.Sprintf("closed ffffffff %d", term)}
+	if !slices.Equal(r.told, want) {
+		t.Errorf("told %q, want %q", r.told, want)
+	}
+}

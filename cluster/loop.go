@@ -195,26 +195,20 @@ func (e *Engine) sendSnapshot(m Message) {
 	})
 }
 
-// tell passes events on. Those of group 0 are nobody's yet.
+// tell passes events on.
 func (e *Engine) tell(events []Event) {
 	for _, ev := range events {
 		switch ev := ev.(type) {
 		case Opened:
 			e.shown(ev.Shard, ev.Term)
 			e.opened[ev.Shard] = ev.Term
-			if ev.Shard != MetaShard {
-				e.cfg.Leading.Opened(ev.Shard, ev.Term, ev.Generation, ev.At)
-			}
+			e.leading(ev.Shard).Opened(ev.Shard, ev.Term, ev.Generation, ev.At)
 		case Closed:
 			e.shown(ev.Shard, 0)
 			delete(e.opened, ev.Shard)
-			if ev.Shard != MetaShard {
-				e.cfg.Leading.Closed(ev.Shard, ev.Term)
-			}
+			e.leading(ev.Shard).Closed(ev.Shard, ev.Term)
 		case Committed:
-			if ev.Shard != MetaShard {
-				e.cfg.Leading.Committed(ev.Shard, ev.Term, ev.Seq, ev.Index)
-			}
+			e.leading(ev.Shard).Committed(ev.Shard, ev.Term, ev.Seq, ev.Index)
 		case ReadReady:
 			done := e.reads[ev.ID]
 			delete(e.reads, ev.ID)
@@ -228,6 +222,13 @@ func (e *Engine) tell(events []Event) {
 			e.log.Info("replica removed", "group", ev.Group, "replica", ev.Replica)
 		}
 	}
+}
+
+func (e *Engine) leading(shard uint32) Leading {
+	if shard == MetaShard {
+		return e.cfg.Meta
+	}
+	return e.cfg.Leading
 }
 
 func (e *Engine) shown(shard uint32, open uint64) {
@@ -250,8 +251,8 @@ func (e *Engine) end() {
 	}
 	for shard, term := range e.opened {
 		e.shown(shard, 0)
-		if shard != MetaShard && !e.dead {
-			e.cfg.Leading.Closed(shard, term)
+		if !e.dead {
+			e.leading(shard).Closed(shard, term)
 		}
 	}
 }

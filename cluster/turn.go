@@ -14,7 +14,7 @@ import (
 // Before stands for the rows as they are on the disk at that moment.
 //
 // Rows never wait for a sync: when entries are to be applied and others to be appended, the
-// applies are a turn of their own, which asks for no sync, and the appends are the next.
+// applies are a turn of their own, which asks for no sync unless a configuration changes, and the appends are the next.
 type Turn struct {
 	Before  []Message // a leader's: they may leave before its own sync
 	Closed  []Event   // Closed and LeaderChanged
