@@ -139,7 +139,7 @@ func (s *system) start(p *process) {
 	route := func(shard uint32, m *link.Up) error {
 		for _, q := range s.nodes {
 			if other := q.now.Load(); q != p && other != nil && other.port.Term(shard) != 0 {
-				other.core.Up(m)
+				other.core.Routed(m)
 				return nil
 			}
 		}

@@ -88,10 +88,7 @@ func selfView(k presence.Key, version uint64, s *presence.Self) *link.SelfView {
 	}
 	out := &link.SelfView{App: k.App, User: k.User, Version: version, View: view(presence.AllFields, &s.View),
 		Invisible: s.Invisible, Everyone: uint32(s.Everyone), Hidden: uint32(s.Hidden)}
-	out.Claims = list(s.Claims, func(to *link.Claim, c *presence.Claim) {
-		to.Id, to.Source, to.State, to.Text, to.Emoji = c.ID, c.Source, uint32(c.State), c.Text, c.Emoji
-		to.Activity, to.Priority, to.TtlMs, to.Durable = c.Activity, int32(c.Priority), c.TTL.Milliseconds(), c.Durable
-	})
+	out.Claims = list(s.Claims, claimOut)
 	if len(s.Rules)+len(s.Grants) == 0 {
 		return out
 	}
@@ -103,6 +100,11 @@ func selfView(k presence.Key, version uint64, s *presence.Self) *link.SelfView {
 		to.To, to.Fields, to.TtlMs = t.To, uint32(t.Fields), t.TTL.Milliseconds()
 	})
 	return out
+}
+
+func claimOut(to *link.Claim, c *presence.Claim) {
+	to.Id, to.Source, to.State, to.Text, to.Emoji = c.ID, c.Source, uint32(c.State), c.Text, c.Emoji
+	to.Activity, to.Priority, to.TtlMs, to.Durable = c.Activity, int32(c.Priority), c.TTL.Milliseconds(), c.Durable
 }
 
 func closeConn(k presence.Key, c presence.CloseConn) *link.Down {

@@ -44,7 +44,9 @@ type gateway struct {
 	skewed     time.Time
 	counters   row.Counters
 	transfers  transfers
-	events     uint64 // the last one committed
+	handed     handover  // the last one, of the leader before
+	opening    time.Time // when the shard opened under its term
+	events     uint64    // the last one committed
 	waiting    []waiting
 	tidied     time.Time // when old rows were last looked for
 	swept      uint64    // dedupe rows of hours before are gone
@@ -200,7 +202,11 @@ func (g *gateway) handle(msg any, now time.Time) {
 func (g *gateway) handleClosed(msg any) {
 	switch m := msg.(type) {
 	case *link.Up:
-		g.moving(m)
+		if h := m.GetHandover(); h != nil {
+			g.takeHandover(h, g.now())
+		} else {
+			g.moving(m)
+		}
 	case *request:
 		m.done(ErrNotLeader)
 	case edgeDead:

@@ -29,9 +29,14 @@ type Config struct {
 	Store Store
 	// OnEvents hears that a shard has new events to read. It must not block.
 	OnEvents func(shard uint32)
-	// Route carries a message to the gateway of a shard that is not open here; an error or silence is
-	// answered by sending it again. Default: such a message waits until the shard opens here.
+	// Route carries a message to Routed of the node that leads a shard. It must not block. An error or silence
+	// is answered by sending it again. Default: such a message waits until the shard opens here.
 	Route func(shard uint32, m *link.Up) error
+	// Alive are the edges that gossip holds alive now: a shard that opens waits for their announcements. It is
+	// asked from any goroutine and must not call the node. Default: those with a link.
+	Alive func() []presence.Edge
+	// Others are the storm guard's counts, see Counts, summed over all other cores. Default: there are none.
+	Others func() (sessions, lost uint64)
 	// Audit is called for every published entry before its sender is told. It must not block.
 	Audit func(shard uint32, term, index uint64, clientID string)
 	// Graph asks for the contacts of users of an application that keeps its own graph. done may be called from
@@ -45,8 +50,8 @@ type Config struct {
 	Parking time.Duration // of an activation after its third panic in a minute; default 30 s
 }
 
-// Node is the core of one process: it leads all shards and holds their actors. It
-// implements link.Core.
+// Node is the core of one process: it holds the actors of the shards that are open here. It implements
+// link.Core.
 type Node struct {
 	cfg    Config
 	clock  *clock
@@ -63,8 +68,11 @@ type Node struct {
 	terms    [link.Shards]atomic.Uint64 // 0: closed
 	loads    [link.Shards]load
 
+	drained atomic.Int64 // when an edge was last known to drain, Unix ms
+
 	mu    sync.Mutex // taken to change links, and to post their changes in order
 	links map[presence.Edge]*edgeLink
+	gone  map[presence.Edge]time.Time                     // edges whose process was seen to be gone, and when
 	downs atomic.Pointer[map[presence.Edge]link.Downlink] // copy of links for readers
 }
 
@@ -98,7 +106,7 @@ func New(cfg Config) (*Node, error) {
 	if cfg.EventsKept < time.Hour || cfg.EventsKept > 30*24*time.Hour {
 		return nil, fmt.Errorf("actors: events are kept %v, must be from 1h to 720h", cfg.EventsKept)
 	}
-	n := &Node{cfg: cfg, store: cfg.Store, names: presence.NewNames(&sync.Mutex{}), links: map[presence.Edge]*edgeLink{}}
+	n := &Node{cfg: cfg, store: cfg.Store, names: presence.NewNames(&sync.Mutex{}), links: map[presence.Edge]*edgeLink{}, gone: map[presence.Edge]time.Time{}}
 	n.downs.Store(&map[presence.Edge]link.Downlink{})
 	return n, nil
 }

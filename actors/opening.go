@@ -73,6 +73,8 @@ func (g *gateway) opened(m *opened) {
 	g.graphs, g.tidied, g.swept = graphs{}, time.Time{}, 0
 	g.scanShard()
 	g.anew(m.out, 0)
+	g.opening = g.now()
+	g.beHanded(g.opening)
 	for _, seq := range g.transfers.order {
 		g.transmit(g.transfers.open[seq], g.now())
 	}
@@ -103,7 +105,7 @@ func (g *gateway) anew(out *outlet, version uint64) {
 	g.due, g.armed = nil, time.Time{}
 	online := g.scanOnline()
 	g.core = presence.NewGateway(n.cfg.Presence, n.names,
-		presence.Open{At: g.now(), Term: out.term, Barrier: n.alive(), Online: online, Version: version})
+		presence.Open{At: g.now(), Term: out.term, Barrier: n.awaited(), Draining: n.drains(), Online: online, Version: version})
 	g.settling = g.core.Settling()
 	n.terms[g.shard].Store(out.term)
 	for _, e := range n.linked() {
@@ -122,6 +124,9 @@ func (g *gateway) closed(out *outlet) {
 		return
 	}
 	g.node.terms[g.shard].CompareAndSwap(out.term, 0)
+	load := &g.node.loads[g.shard]
+	load.sessions.Store(0)
+	load.lost.Store(0)
 	g.unknown(out)
 	g.stopAll()
 	if g.core != nil {

@@ -241,7 +241,7 @@ func TestTransfers(t *testing.T) {
 func TestTransferTwice(t *testing.T) {
 	onDisk(t, 1, Config{}, func(c *cluster, d *disk) {
 		send := func(seq, floor uint64, stanza presence.ContactStanza) {
-			c.node.Up(&link.Up{Shard: shardOf("bob"), Body: &link.Up_Transfer{Transfer: &link.Transfer{Source: 3, Seq: seq, Floor: floor, App: app, User: "bob",
+			c.node.Routed(&link.Up{Shard: shardOf("bob"), Body: &link.Up_Transfer{Transfer: &link.Transfer{Source: 3, Seq: seq, Floor: floor, App: app, User: "bob",
 				From: "ann", At: time.Now().UnixMilli(), Serial: 1, What: &link.Transfer_Contact{Contact: uint32(stanza)}}}})
 			pass(3 * time.Minute)
 		}

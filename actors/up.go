@@ -58,6 +58,8 @@ func (g *gateway) up(m *link.Up, now time.Time) {
 		g.transfer(m, now)
 	case *link.Up_TransferDone:
 		g.transferDone(b.TransferDone, now)
+	case *link.Up_Handover:
+		g.takeHandover(b.Handover, now)
 	default:
 		g.node.stats.Malformed.Add(1)
 	}

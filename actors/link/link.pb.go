@@ -209,6 +209,7 @@ type Up struct {
 	//	*Up_Ack
 	//	*Up_Transfer
 	//	*Up_TransferDone
+	//	*Up_Handover
 	Body          isUp_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -403,6 +404,15 @@ func (x *Up) GetTransferDone() *TransferDone {
 	return nil
 }
 
+func (x *Up) GetHandover() *Handover {
+	if x != nil {
+		if x, ok := x.Body.(*Up_Handover); ok {
+			return x.Handover
+		}
+	}
+	return nil
+}
+
 type isUp_Body interface {
 	isUp_Body()
 }
@@ -452,11 +462,15 @@ type Up_Ack struct {
 }
 
 type Up_Transfer struct {
-	Transfer *Transfer `protobuf:"bytes,21,opt,name=transfer,proto3,oneof"` // from another shard's gateway
+	Transfer *Transfer `protobuf:"bytes,21,opt,name=transfer,proto3,oneof"` // from another shard's gateway, as what follows
 }
 
 type Up_TransferDone struct {
 	TransferDone *TransferDone `protobuf:"bytes,22,opt,name=transfer_done,json=transferDone,proto3,oneof"`
+}
+
+type Up_Handover struct {
+	Handover *Handover `protobuf:"bytes,23,opt,name=handover,proto3,oneof"`
 }
 
 func (*Up_Attach) isUp_Body() {}
@@ -484,6 +498,8 @@ func (*Up_Ack) isUp_Body() {}
 func (*Up_Transfer) isUp_Body() {}
 
 func (*Up_TransferDone) isUp_Body() {}
+
+func (*Up_Handover) isUp_Body() {}
 
 // Down is one message from a shard's gateway to an edge.
 type Down struct {
@@ -3123,6 +3139,212 @@ func (x *TransferDone) GetCode() Code {
 	return Code_OK
 }
 
+// Handover tells the node that will lead the shard next which sessions have no conn: no edge will announce them.
+// Messages of one term add up.
+type Handover struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Term          uint64                 `protobuf:"varint,1,opt,name=term,proto3" json:"term,omitempty"` // which ends; what follows must be the next one
+	Users         []*HandedUser          `protobuf:"bytes,2,rep,name=users,proto3" json:"users,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Handover) Reset() {
+	*x = Handover{}
+	mi := &file_actors_link_link_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Handover) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Handover) ProtoMessage() {}
+
+func (x *Handover) ProtoReflect() protoreflect.Message {
+	mi := &file_actors_link_link_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Handover.ProtoReflect.Descriptor instead.
+func (*Handover) Descriptor() ([]byte, []int) {
+	return file_actors_link_link_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *Handover) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *Handover) GetUsers() []*HandedUser {
+	if x != nil {
+		return x.Users
+	}
+	return nil
+}
+
+type HandedUser struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	App           string                 `protobuf:"bytes,1,opt,name=app,proto3" json:"app,omitempty"`
+	User          string                 `protobuf:"bytes,2,opt,name=user,proto3" json:"user,omitempty"`
+	Live          bool                   `protobuf:"varint,3,opt,name=live,proto3" json:"live,omitempty"` // there is a session with a conn, too
+	Sessions      []*HandedSession       `protobuf:"bytes,4,rep,name=sessions,proto3" json:"sessions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HandedUser) Reset() {
+	*x = HandedUser{}
+	mi := &file_actors_link_link_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HandedUser) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HandedUser) ProtoMessage() {}
+
+func (x *HandedUser) ProtoReflect() protoreflect.Message {
+	mi := &file_actors_link_link_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HandedUser.ProtoReflect.Descriptor instead.
+func (*HandedUser) Descriptor() ([]byte, []int) {
+	return file_actors_link_link_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *HandedUser) GetApp() string {
+	if x != nil {
+		return x.App
+	}
+	return ""
+}
+
+func (x *HandedUser) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *HandedUser) GetLive() bool {
+	if x != nil {
+		return x.Live
+	}
+	return false
+}
+
+func (x *HandedUser) GetSessions() []*HandedSession {
+	if x != nil {
+		return x.Sessions
+	}
+	return nil
+}
+
+type HandedSession struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Attach        *Attach                `protobuf:"bytes,1,opt,name=attach,proto3" json:"attach,omitempty"` // what an announcement would say; session empty: presumed only
+	Edge          string                 `protobuf:"bytes,2,opt,name=edge,proto3" json:"edge,omitempty"`     // of the last conn
+	Incarnation   uint64                 `protobuf:"varint,3,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	Cause         Cause                  `protobuf:"varint,4,opt,name=cause,proto3,enum=muster.link.Cause" json:"cause,omitempty"`
+	AgoMs         int64                  `protobuf:"varint,5,opt,name=ago_ms,json=agoMs,proto3" json:"ago_ms,omitempty"`    // it has been without a conn for so long
+	LeftMs        int64                  `protobuf:"varint,6,opt,name=left_ms,json=leftMs,proto3" json:"left_ms,omitempty"` // of its grace
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HandedSession) Reset() {
+	*x = HandedSession{}
+	mi := &file_actors_link_link_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HandedSession) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HandedSession) ProtoMessage() {}
+
+func (x *HandedSession) ProtoReflect() protoreflect.Message {
+	mi := &file_actors_link_link_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HandedSession.ProtoReflect.Descriptor instead.
+func (*HandedSession) Descriptor() ([]byte, []int) {
+	return file_actors_link_link_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *HandedSession) GetAttach() *Attach {
+	if x != nil {
+		return x.Attach
+	}
+	return nil
+}
+
+func (x *HandedSession) GetEdge() string {
+	if x != nil {
+		return x.Edge
+	}
+	return ""
+}
+
+func (x *HandedSession) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *HandedSession) GetCause() Cause {
+	if x != nil {
+		return x.Cause
+	}
+	return Cause_CAUSE_UNSPECIFIED
+}
+
+func (x *HandedSession) GetAgoMs() int64 {
+	if x != nil {
+		return x.AgoMs
+	}
+	return 0
+}
+
+func (x *HandedSession) GetLeftMs() int64 {
+	if x != nil {
+		return x.LeftMs
+	}
+	return 0
+}
+
 type Claim struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -3140,7 +3362,7 @@ type Claim struct {
 
 func (x *Claim) Reset() {
 	*x = Claim{}
-	mi := &file_actors_link_link_proto_msgTypes[25]
+	mi := &file_actors_link_link_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3152,7 +3374,7 @@ func (x *Claim) String() string {
 func (*Claim) ProtoMessage() {}
 
 func (x *Claim) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[25]
+	mi := &file_actors_link_link_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3165,7 +3387,7 @@ func (x *Claim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Claim.ProtoReflect.Descriptor instead.
 func (*Claim) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{25}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Claim) GetId() string {
@@ -3242,7 +3464,7 @@ type Rule struct {
 
 func (x *Rule) Reset() {
 	*x = Rule{}
-	mi := &file_actors_link_link_proto_msgTypes[26]
+	mi := &file_actors_link_link_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3254,7 +3476,7 @@ func (x *Rule) String() string {
 func (*Rule) ProtoMessage() {}
 
 func (x *Rule) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[26]
+	mi := &file_actors_link_link_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3267,7 +3489,7 @@ func (x *Rule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rule.ProtoReflect.Descriptor instead.
 func (*Rule) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{26}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Rule) GetField() uint32 {
@@ -3302,7 +3524,7 @@ type Grant struct {
 
 func (x *Grant) Reset() {
 	*x = Grant{}
-	mi := &file_actors_link_link_proto_msgTypes[27]
+	mi := &file_actors_link_link_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3314,7 +3536,7 @@ func (x *Grant) String() string {
 func (*Grant) ProtoMessage() {}
 
 func (x *Grant) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[27]
+	mi := &file_actors_link_link_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3327,7 +3549,7 @@ func (x *Grant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Grant.ProtoReflect.Descriptor instead.
 func (*Grant) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{27}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Grant) GetTo() string {
@@ -3361,7 +3583,7 @@ type Audience struct {
 
 func (x *Audience) Reset() {
 	*x = Audience{}
-	mi := &file_actors_link_link_proto_msgTypes[28]
+	mi := &file_actors_link_link_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3373,7 +3595,7 @@ func (x *Audience) String() string {
 func (*Audience) ProtoMessage() {}
 
 func (x *Audience) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[28]
+	mi := &file_actors_link_link_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3386,7 +3608,7 @@ func (x *Audience) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Audience.ProtoReflect.Descriptor instead.
 func (*Audience) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{28}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Audience) GetRules() []*Rule {
@@ -3418,7 +3640,7 @@ type Relations struct {
 
 func (x *Relations) Reset() {
 	*x = Relations{}
-	mi := &file_actors_link_link_proto_msgTypes[29]
+	mi := &file_actors_link_link_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3430,7 +3652,7 @@ func (x *Relations) String() string {
 func (*Relations) ProtoMessage() {}
 
 func (x *Relations) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[29]
+	mi := &file_actors_link_link_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3443,7 +3665,7 @@ func (x *Relations) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Relations.ProtoReflect.Descriptor instead.
 func (*Relations) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{29}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Relations) GetContactsAdd() []string {
@@ -3500,7 +3722,7 @@ type Kick struct {
 
 func (x *Kick) Reset() {
 	*x = Kick{}
-	mi := &file_actors_link_link_proto_msgTypes[30]
+	mi := &file_actors_link_link_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3512,7 +3734,7 @@ func (x *Kick) String() string {
 func (*Kick) ProtoMessage() {}
 
 func (x *Kick) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[30]
+	mi := &file_actors_link_link_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3525,7 +3747,7 @@ func (x *Kick) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Kick.ProtoReflect.Descriptor instead.
 func (*Kick) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{30}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Kick) GetDevice() string {
@@ -3567,7 +3789,7 @@ type Revoke struct {
 
 func (x *Revoke) Reset() {
 	*x = Revoke{}
-	mi := &file_actors_link_link_proto_msgTypes[31]
+	mi := &file_actors_link_link_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3579,7 +3801,7 @@ func (x *Revoke) String() string {
 func (*Revoke) ProtoMessage() {}
 
 func (x *Revoke) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[31]
+	mi := &file_actors_link_link_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3592,7 +3814,7 @@ func (x *Revoke) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revoke.ProtoReflect.Descriptor instead.
 func (*Revoke) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{31}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Revoke) GetBefore() int64 {
@@ -3631,7 +3853,7 @@ type Interest struct {
 
 func (x *Interest) Reset() {
 	*x = Interest{}
-	mi := &file_actors_link_link_proto_msgTypes[32]
+	mi := &file_actors_link_link_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3643,7 +3865,7 @@ func (x *Interest) String() string {
 func (*Interest) ProtoMessage() {}
 
 func (x *Interest) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[32]
+	mi := &file_actors_link_link_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3656,7 +3878,7 @@ func (x *Interest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interest.ProtoReflect.Descriptor instead.
 func (*Interest) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{32}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Interest) GetCall() uint64 {
@@ -3715,7 +3937,7 @@ type Query struct {
 
 func (x *Query) Reset() {
 	*x = Query{}
-	mi := &file_actors_link_link_proto_msgTypes[33]
+	mi := &file_actors_link_link_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3727,7 +3949,7 @@ func (x *Query) String() string {
 func (*Query) ProtoMessage() {}
 
 func (x *Query) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[33]
+	mi := &file_actors_link_link_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3740,7 +3962,7 @@ func (x *Query) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Query.ProtoReflect.Descriptor instead.
 func (*Query) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{33}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Query) GetCall() uint64 {
@@ -3788,7 +4010,7 @@ type Device struct {
 
 func (x *Device) Reset() {
 	*x = Device{}
-	mi := &file_actors_link_link_proto_msgTypes[34]
+	mi := &file_actors_link_link_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3800,7 +4022,7 @@ func (x *Device) String() string {
 func (*Device) ProtoMessage() {}
 
 func (x *Device) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[34]
+	mi := &file_actors_link_link_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3813,7 +4035,7 @@ func (x *Device) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Device.ProtoReflect.Descriptor instead.
 func (*Device) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{34}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Device) GetClass() uint32 {
@@ -3849,7 +4071,7 @@ type View struct {
 
 func (x *View) Reset() {
 	*x = View{}
-	mi := &file_actors_link_link_proto_msgTypes[35]
+	mi := &file_actors_link_link_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3861,7 +4083,7 @@ func (x *View) String() string {
 func (*View) ProtoMessage() {}
 
 func (x *View) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[35]
+	mi := &file_actors_link_link_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3874,7 +4096,7 @@ func (x *View) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use View.ProtoReflect.Descriptor instead.
 func (*View) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{35}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *View) GetMask() uint32 {
@@ -3961,7 +4183,7 @@ type Row struct {
 
 func (x *Row) Reset() {
 	*x = Row{}
-	mi := &file_actors_link_link_proto_msgTypes[36]
+	mi := &file_actors_link_link_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3973,7 +4195,7 @@ func (x *Row) String() string {
 func (*Row) ProtoMessage() {}
 
 func (x *Row) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[36]
+	mi := &file_actors_link_link_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3986,7 +4208,7 @@ func (x *Row) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Row.ProtoReflect.Descriptor instead.
 func (*Row) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{36}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Row) GetUser() string {
@@ -4036,7 +4258,7 @@ type Views struct {
 
 func (x *Views) Reset() {
 	*x = Views{}
-	mi := &file_actors_link_link_proto_msgTypes[37]
+	mi := &file_actors_link_link_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4048,7 +4270,7 @@ func (x *Views) String() string {
 func (*Views) ProtoMessage() {}
 
 func (x *Views) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[37]
+	mi := &file_actors_link_link_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4061,7 +4283,7 @@ func (x *Views) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Views.ProtoReflect.Descriptor instead.
 func (*Views) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{37}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Views) GetCall() uint64 {
@@ -4106,7 +4328,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_actors_link_link_proto_msgTypes[38]
+	mi := &file_actors_link_link_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4118,7 +4340,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[38]
+	mi := &file_actors_link_link_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4131,7 +4353,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{38}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Change) GetApp() string {
@@ -4177,7 +4399,7 @@ type Remask struct {
 
 func (x *Remask) Reset() {
 	*x = Remask{}
-	mi := &file_actors_link_link_proto_msgTypes[39]
+	mi := &file_actors_link_link_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4189,7 +4411,7 @@ func (x *Remask) String() string {
 func (*Remask) ProtoMessage() {}
 
 func (x *Remask) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[39]
+	mi := &file_actors_link_link_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4202,7 +4424,7 @@ func (x *Remask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Remask.ProtoReflect.Descriptor instead.
 func (*Remask) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{39}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Remask) GetApp() string {
@@ -4265,7 +4487,7 @@ type SelfView struct {
 
 func (x *SelfView) Reset() {
 	*x = SelfView{}
-	mi := &file_actors_link_link_proto_msgTypes[40]
+	mi := &file_actors_link_link_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4277,7 +4499,7 @@ func (x *SelfView) String() string {
 func (*SelfView) ProtoMessage() {}
 
 func (x *SelfView) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[40]
+	mi := &file_actors_link_link_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4290,7 +4512,7 @@ func (x *SelfView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SelfView.ProtoReflect.Descriptor instead.
 func (*SelfView) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{40}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *SelfView) GetApp() string {
@@ -4371,7 +4593,7 @@ type Typing struct {
 
 func (x *Typing) Reset() {
 	*x = Typing{}
-	mi := &file_actors_link_link_proto_msgTypes[41]
+	mi := &file_actors_link_link_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4383,7 +4605,7 @@ func (x *Typing) String() string {
 func (*Typing) ProtoMessage() {}
 
 func (x *Typing) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[41]
+	mi := &file_actors_link_link_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4396,7 +4618,7 @@ func (x *Typing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Typing.ProtoReflect.Descriptor instead.
 func (*Typing) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{41}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Typing) GetApp() string {
@@ -4462,7 +4684,7 @@ type TypingOut struct {
 
 func (x *TypingOut) Reset() {
 	*x = TypingOut{}
-	mi := &file_actors_link_link_proto_msgTypes[42]
+	mi := &file_actors_link_link_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4474,7 +4696,7 @@ func (x *TypingOut) String() string {
 func (*TypingOut) ProtoMessage() {}
 
 func (x *TypingOut) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[42]
+	mi := &file_actors_link_link_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4487,7 +4709,7 @@ func (x *TypingOut) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TypingOut.ProtoReflect.Descriptor instead.
 func (*TypingOut) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{42}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *TypingOut) GetApp() string {
@@ -4545,7 +4767,7 @@ type CloseConn struct {
 
 func (x *CloseConn) Reset() {
 	*x = CloseConn{}
-	mi := &file_actors_link_link_proto_msgTypes[43]
+	mi := &file_actors_link_link_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4557,7 +4779,7 @@ func (x *CloseConn) String() string {
 func (*CloseConn) ProtoMessage() {}
 
 func (x *CloseConn) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[43]
+	mi := &file_actors_link_link_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4570,7 +4792,7 @@ func (x *CloseConn) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloseConn.ProtoReflect.Descriptor instead.
 func (*CloseConn) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{43}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *CloseConn) GetApp() string {
@@ -4628,7 +4850,7 @@ type Announce struct {
 
 func (x *Announce) Reset() {
 	*x = Announce{}
-	mi := &file_actors_link_link_proto_msgTypes[44]
+	mi := &file_actors_link_link_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4640,7 +4862,7 @@ func (x *Announce) String() string {
 func (*Announce) ProtoMessage() {}
 
 func (x *Announce) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[44]
+	mi := &file_actors_link_link_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4653,7 +4875,7 @@ func (x *Announce) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Announce.ProtoReflect.Descriptor instead.
 func (*Announce) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{44}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Announce) GetId() uint64 {
@@ -4737,7 +4959,7 @@ type Seen struct {
 
 func (x *Seen) Reset() {
 	*x = Seen{}
-	mi := &file_actors_link_link_proto_msgTypes[45]
+	mi := &file_actors_link_link_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4749,7 +4971,7 @@ func (x *Seen) String() string {
 func (*Seen) ProtoMessage() {}
 
 func (x *Seen) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[45]
+	mi := &file_actors_link_link_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4762,7 +4984,7 @@ func (x *Seen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Seen.ProtoReflect.Descriptor instead.
 func (*Seen) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{45}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Seen) GetApp() string {
@@ -4790,7 +5012,7 @@ type AnnounceAgain struct {
 
 func (x *AnnounceAgain) Reset() {
 	*x = AnnounceAgain{}
-	mi := &file_actors_link_link_proto_msgTypes[46]
+	mi := &file_actors_link_link_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4802,7 +5024,7 @@ func (x *AnnounceAgain) String() string {
 func (*AnnounceAgain) ProtoMessage() {}
 
 func (x *AnnounceAgain) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[46]
+	mi := &file_actors_link_link_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4815,7 +5037,7 @@ func (x *AnnounceAgain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnnounceAgain.ProtoReflect.Descriptor instead.
 func (*AnnounceAgain) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{46}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *AnnounceAgain) GetApp() string {
@@ -4854,7 +5076,7 @@ type RoomCommand struct {
 
 func (x *RoomCommand) Reset() {
 	*x = RoomCommand{}
-	mi := &file_actors_link_link_proto_msgTypes[47]
+	mi := &file_actors_link_link_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4866,7 +5088,7 @@ func (x *RoomCommand) String() string {
 func (*RoomCommand) ProtoMessage() {}
 
 func (x *RoomCommand) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[47]
+	mi := &file_actors_link_link_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4879,7 +5101,7 @@ func (x *RoomCommand) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoomCommand.ProtoReflect.Descriptor instead.
 func (*RoomCommand) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{47}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *RoomCommand) GetCall() uint64 {
@@ -5015,7 +5237,7 @@ type RoomEnter struct {
 
 func (x *RoomEnter) Reset() {
 	*x = RoomEnter{}
-	mi := &file_actors_link_link_proto_msgTypes[48]
+	mi := &file_actors_link_link_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5027,7 +5249,7 @@ func (x *RoomEnter) String() string {
 func (*RoomEnter) ProtoMessage() {}
 
 func (x *RoomEnter) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[48]
+	mi := &file_actors_link_link_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5040,7 +5262,7 @@ func (x *RoomEnter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoomEnter.ProtoReflect.Descriptor instead.
 func (*RoomEnter) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{48}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *RoomEnter) GetOccupy() bool {
@@ -5094,7 +5316,7 @@ type Occupant struct {
 
 func (x *Occupant) Reset() {
 	*x = Occupant{}
-	mi := &file_actors_link_link_proto_msgTypes[49]
+	mi := &file_actors_link_link_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5106,7 +5328,7 @@ func (x *Occupant) String() string {
 func (*Occupant) ProtoMessage() {}
 
 func (x *Occupant) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[49]
+	mi := &file_actors_link_link_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5119,7 +5341,7 @@ func (x *Occupant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Occupant.ProtoReflect.Descriptor instead.
 func (*Occupant) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{49}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Occupant) GetUser() string {
@@ -5195,7 +5417,7 @@ type RoomReply struct {
 
 func (x *RoomReply) Reset() {
 	*x = RoomReply{}
-	mi := &file_actors_link_link_proto_msgTypes[50]
+	mi := &file_actors_link_link_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5207,7 +5429,7 @@ func (x *RoomReply) String() string {
 func (*RoomReply) ProtoMessage() {}
 
 func (x *RoomReply) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[50]
+	mi := &file_actors_link_link_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5220,7 +5442,7 @@ func (x *RoomReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoomReply.ProtoReflect.Descriptor instead.
 func (*RoomReply) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{50}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *RoomReply) GetCall() uint64 {
@@ -5302,7 +5524,7 @@ type RoomChange struct {
 
 func (x *RoomChange) Reset() {
 	*x = RoomChange{}
-	mi := &file_actors_link_link_proto_msgTypes[51]
+	mi := &file_actors_link_link_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5314,7 +5536,7 @@ func (x *RoomChange) String() string {
 func (*RoomChange) ProtoMessage() {}
 
 func (x *RoomChange) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[51]
+	mi := &file_actors_link_link_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5327,7 +5549,7 @@ func (x *RoomChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoomChange.ProtoReflect.Descriptor instead.
 func (*RoomChange) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{51}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *RoomChange) GetApp() string {
@@ -5408,7 +5630,7 @@ type Ask struct {
 
 func (x *Ask) Reset() {
 	*x = Ask{}
-	mi := &file_actors_link_link_proto_msgTypes[52]
+	mi := &file_actors_link_link_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5420,7 +5642,7 @@ func (x *Ask) String() string {
 func (*Ask) ProtoMessage() {}
 
 func (x *Ask) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[52]
+	mi := &file_actors_link_link_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5433,7 +5655,7 @@ func (x *Ask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ask.ProtoReflect.Descriptor instead.
 func (*Ask) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{52}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *Ask) GetCall() uint64 {
@@ -5592,7 +5814,7 @@ type ContactsPage struct {
 
 func (x *ContactsPage) Reset() {
 	*x = ContactsPage{}
-	mi := &file_actors_link_link_proto_msgTypes[53]
+	mi := &file_actors_link_link_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5604,7 +5826,7 @@ func (x *ContactsPage) String() string {
 func (*ContactsPage) ProtoMessage() {}
 
 func (x *ContactsPage) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[53]
+	mi := &file_actors_link_link_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5617,7 +5839,7 @@ func (x *ContactsPage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContactsPage.ProtoReflect.Descriptor instead.
 func (*ContactsPage) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{53}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *ContactsPage) GetUser() string {
@@ -5652,7 +5874,7 @@ type EventsPage struct {
 
 func (x *EventsPage) Reset() {
 	*x = EventsPage{}
-	mi := &file_actors_link_link_proto_msgTypes[54]
+	mi := &file_actors_link_link_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5664,7 +5886,7 @@ func (x *EventsPage) String() string {
 func (*EventsPage) ProtoMessage() {}
 
 func (x *EventsPage) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[54]
+	mi := &file_actors_link_link_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5677,7 +5899,7 @@ func (x *EventsPage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventsPage.ProtoReflect.Descriptor instead.
 func (*EventsPage) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{54}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *EventsPage) GetAfter() uint64 {
@@ -5712,7 +5934,7 @@ type LettersPage struct {
 
 func (x *LettersPage) Reset() {
 	*x = LettersPage{}
-	mi := &file_actors_link_link_proto_msgTypes[55]
+	mi := &file_actors_link_link_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5724,7 +5946,7 @@ func (x *LettersPage) String() string {
 func (*LettersPage) ProtoMessage() {}
 
 func (x *LettersPage) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[55]
+	mi := &file_actors_link_link_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5737,7 +5959,7 @@ func (x *LettersPage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LettersPage.ProtoReflect.Descriptor instead.
 func (*LettersPage) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{55}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *LettersPage) GetAfter() uint64 {
@@ -5770,7 +5992,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_actors_link_link_proto_msgTypes[56]
+	mi := &file_actors_link_link_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5782,7 +6004,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[56]
+	mi := &file_actors_link_link_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5795,7 +6017,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{56}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *Event) GetSeq() uint64 {
@@ -5858,7 +6080,7 @@ type OnlinePage struct {
 
 func (x *OnlinePage) Reset() {
 	*x = OnlinePage{}
-	mi := &file_actors_link_link_proto_msgTypes[57]
+	mi := &file_actors_link_link_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5870,7 +6092,7 @@ func (x *OnlinePage) String() string {
 func (*OnlinePage) ProtoMessage() {}
 
 func (x *OnlinePage) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[57]
+	mi := &file_actors_link_link_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5883,7 +6105,7 @@ func (x *OnlinePage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OnlinePage.ProtoReflect.Descriptor instead.
 func (*OnlinePage) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{57}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *OnlinePage) GetPrefix() string {
@@ -5917,7 +6139,7 @@ type Explain struct {
 
 func (x *Explain) Reset() {
 	*x = Explain{}
-	mi := &file_actors_link_link_proto_msgTypes[58]
+	mi := &file_actors_link_link_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5929,7 +6151,7 @@ func (x *Explain) String() string {
 func (*Explain) ProtoMessage() {}
 
 func (x *Explain) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[58]
+	mi := &file_actors_link_link_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5942,7 +6164,7 @@ func (x *Explain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Explain.ProtoReflect.Descriptor instead.
 func (*Explain) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{58}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *Explain) GetUser() string {
@@ -5979,7 +6201,7 @@ type Answer struct {
 
 func (x *Answer) Reset() {
 	*x = Answer{}
-	mi := &file_actors_link_link_proto_msgTypes[59]
+	mi := &file_actors_link_link_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5991,7 +6213,7 @@ func (x *Answer) String() string {
 func (*Answer) ProtoMessage() {}
 
 func (x *Answer) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[59]
+	mi := &file_actors_link_link_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6004,7 +6226,7 @@ func (x *Answer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answer.ProtoReflect.Descriptor instead.
 func (*Answer) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{59}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *Answer) GetCall() uint64 {
@@ -6095,7 +6317,7 @@ var File_actors_link_link_proto protoreflect.FileDescriptor
 
 const file_actors_link_link_proto_rawDesc = "" +
 	"\n" +
-	"\x16actors/link/link.proto\x12\vmuster.link\"\xf1\x05\n" +
+	"\x16actors/link/link.proto\x12\vmuster.link\"\xa6\x06\n" +
 	"\x02Up\x12\x12\n" +
 	"\x04edge\x18\x01 \x01(\tR\x04edge\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12\x14\n" +
@@ -6115,7 +6337,8 @@ const file_actors_link_link_proto_rawDesc = "" +
 	"\x03ask\x18\x13 \x01(\v2\x10.muster.link.AskH\x00R\x03ask\x12*\n" +
 	"\x03ack\x18\x14 \x01(\v2\x16.muster.link.OutboxAckH\x00R\x03ack\x123\n" +
 	"\btransfer\x18\x15 \x01(\v2\x15.muster.link.TransferH\x00R\btransfer\x12@\n" +
-	"\rtransfer_done\x18\x16 \x01(\v2\x19.muster.link.TransferDoneH\x00R\ftransferDoneB\x06\n" +
+	"\rtransfer_done\x18\x16 \x01(\v2\x19.muster.link.TransferDoneH\x00R\ftransferDone\x123\n" +
+	"\bhandover\x18\x17 \x01(\v2\x15.muster.link.HandoverH\x00R\bhandoverB\x06\n" +
 	"\x04body\"\xab\x06\n" +
 	"\x04Down\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
@@ -6344,7 +6567,23 @@ const file_actors_link_link_proto_rawDesc = "" +
 	"generation\x18\x02 \x01(\x04R\n" +
 	"generation\x12\x10\n" +
 	"\x03seq\x18\x03 \x01(\x04R\x03seq\x12%\n" +
-	"\x04code\x18\x04 \x01(\x0e2\x11.muster.link.CodeR\x04code\"\xd8\x01\n" +
+	"\x04code\x18\x04 \x01(\x0e2\x11.muster.link.CodeR\x04code\"M\n" +
+	"\bHandover\x12\x12\n" +
+	"\x04term\x18\x01 \x01(\x04R\x04term\x12-\n" +
+	"\x05users\x18\x02 \x03(\v2\x17.muster.link.HandedUserR\x05users\"~\n" +
+	"\n" +
+	"HandedUser\x12\x10\n" +
+	"\x03app\x18\x01 \x01(\tR\x03app\x12\x12\n" +
+	"\x04user\x18\x02 \x01(\tR\x04user\x12\x12\n" +
+	"\x04live\x18\x03 \x01(\bR\x04live\x126\n" +
+	"\bsessions\x18\x04 \x03(\v2\x1a.muster.link.HandedSessionR\bsessions\"\xcc\x01\n" +
+	"\rHandedSession\x12+\n" +
+	"\x06attach\x18\x01 \x01(\v2\x13.muster.link.AttachR\x06attach\x12\x12\n" +
+	"\x04edge\x18\x02 \x01(\tR\x04edge\x12 \n" +
+	"\vincarnation\x18\x03 \x01(\x04R\vincarnation\x12(\n" +
+	"\x05cause\x18\x04 \x01(\x0e2\x12.muster.link.CauseR\x05cause\x12\x15\n" +
+	"\x06ago_ms\x18\x05 \x01(\x03R\x05agoMs\x12\x17\n" +
+	"\aleft_ms\x18\x06 \x01(\x03R\x06leftMs\"\xd8\x01\n" +
 	"\x05Claim\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06source\x18\x02 \x01(\tR\x06source\x12\x14\n" +
@@ -6643,7 +6882,7 @@ func file_actors_link_link_proto_rawDescGZIP() []byte {
 }
 
 var file_actors_link_link_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_actors_link_link_proto_msgTypes = make([]protoimpl.MessageInfo, 61)
+var file_actors_link_link_proto_msgTypes = make([]protoimpl.MessageInfo, 64)
 var file_actors_link_link_proto_goTypes = []any{
 	(Code)(0),               // 0: muster.link.Code
 	(Cause)(0),              // 1: muster.link.Cause
@@ -6672,136 +6911,144 @@ var file_actors_link_link_proto_goTypes = []any{
 	(*OutboxEntry)(nil),     // 24: muster.link.OutboxEntry
 	(*Transfer)(nil),        // 25: muster.link.Transfer
 	(*TransferDone)(nil),    // 26: muster.link.TransferDone
-	(*Claim)(nil),           // 27: muster.link.Claim
-	(*Rule)(nil),            // 28: muster.link.Rule
-	(*Grant)(nil),           // 29: muster.link.Grant
-	(*Audience)(nil),        // 30: muster.link.Audience
-	(*Relations)(nil),       // 31: muster.link.Relations
-	(*Kick)(nil),            // 32: muster.link.Kick
-	(*Revoke)(nil),          // 33: muster.link.Revoke
-	(*Interest)(nil),        // 34: muster.link.Interest
-	(*Query)(nil),           // 35: muster.link.Query
-	(*Device)(nil),          // 36: muster.link.Device
-	(*View)(nil),            // 37: muster.link.View
-	(*Row)(nil),             // 38: muster.link.Row
-	(*Views)(nil),           // 39: muster.link.Views
-	(*Change)(nil),          // 40: muster.link.Change
-	(*Remask)(nil),          // 41: muster.link.Remask
-	(*SelfView)(nil),        // 42: muster.link.SelfView
-	(*Typing)(nil),          // 43: muster.link.Typing
-	(*TypingOut)(nil),       // 44: muster.link.TypingOut
-	(*CloseConn)(nil),       // 45: muster.link.CloseConn
-	(*Announce)(nil),        // 46: muster.link.Announce
-	(*Seen)(nil),            // 47: muster.link.Seen
-	(*AnnounceAgain)(nil),   // 48: muster.link.AnnounceAgain
-	(*RoomCommand)(nil),     // 49: muster.link.RoomCommand
-	(*RoomEnter)(nil),       // 50: muster.link.RoomEnter
-	(*Occupant)(nil),        // 51: muster.link.Occupant
-	(*RoomReply)(nil),       // 52: muster.link.RoomReply
-	(*RoomChange)(nil),      // 53: muster.link.RoomChange
-	(*Ask)(nil),             // 54: muster.link.Ask
-	(*ContactsPage)(nil),    // 55: muster.link.ContactsPage
-	(*EventsPage)(nil),      // 56: muster.link.EventsPage
-	(*LettersPage)(nil),     // 57: muster.link.LettersPage
-	(*Event)(nil),           // 58: muster.link.Event
-	(*OnlinePage)(nil),      // 59: muster.link.OnlinePage
-	(*Explain)(nil),         // 60: muster.link.Explain
-	(*Answer)(nil),          // 61: muster.link.Answer
-	nil,                     // 62: muster.link.Answer.CountsEntry
+	(*Handover)(nil),        // 27: muster.link.Handover
+	(*HandedUser)(nil),      // 28: muster.link.HandedUser
+	(*HandedSession)(nil),   // 29: muster.link.HandedSession
+	(*Claim)(nil),           // 30: muster.link.Claim
+	(*Rule)(nil),            // 31: muster.link.Rule
+	(*Grant)(nil),           // 32: muster.link.Grant
+	(*Audience)(nil),        // 33: muster.link.Audience
+	(*Relations)(nil),       // 34: muster.link.Relations
+	(*Kick)(nil),            // 35: muster.link.Kick
+	(*Revoke)(nil),          // 36: muster.link.Revoke
+	(*Interest)(nil),        // 37: muster.link.Interest
+	(*Query)(nil),           // 38: muster.link.Query
+	(*Device)(nil),          // 39: muster.link.Device
+	(*View)(nil),            // 40: muster.link.View
+	(*Row)(nil),             // 41: muster.link.Row
+	(*Views)(nil),           // 42: muster.link.Views
+	(*Change)(nil),          // 43: muster.link.Change
+	(*Remask)(nil),          // 44: muster.link.Remask
+	(*SelfView)(nil),        // 45: muster.link.SelfView
+	(*Typing)(nil),          // 46: muster.link.Typing
+	(*TypingOut)(nil),       // 47: muster.link.TypingOut
+	(*CloseConn)(nil),       // 48: muster.link.CloseConn
+	(*Announce)(nil),        // 49: muster.link.Announce
+	(*Seen)(nil),            // 50: muster.link.Seen
+	(*AnnounceAgain)(nil),   // 51: muster.link.AnnounceAgain
+	(*RoomCommand)(nil),     // 52: muster.link.RoomCommand
+	(*RoomEnter)(nil),       // 53: muster.link.RoomEnter
+	(*Occupant)(nil),        // 54: muster.link.Occupant
+	(*RoomReply)(nil),       // 55: muster.link.RoomReply
+	(*RoomChange)(nil),      // 56: muster.link.RoomChange
+	(*Ask)(nil),             // 57: muster.link.Ask
+	(*ContactsPage)(nil),    // 58: muster.link.ContactsPage
+	(*EventsPage)(nil),      // 59: muster.link.EventsPage
+	(*LettersPage)(nil),     // 60: muster.link.LettersPage
+	(*Event)(nil),           // 61: muster.link.Event
+	(*OnlinePage)(nil),      // 62: muster.link.OnlinePage
+	(*Explain)(nil),         // 63: muster.link.Explain
+	(*Answer)(nil),          // 64: muster.link.Answer
+	nil,                     // 65: muster.link.Answer.CountsEntry
 }
 var file_actors_link_link_proto_depIdxs = []int32{
 	5,  // 0: muster.link.Up.attach:type_name -> muster.link.Attach
 	8,  // 1: muster.link.Up.detach:type_name -> muster.link.Detach
 	9,  // 2: muster.link.Up.report:type_name -> muster.link.Report
 	11, // 3: muster.link.Up.act:type_name -> muster.link.Act
-	34, // 4: muster.link.Up.interest:type_name -> muster.link.Interest
-	43, // 5: muster.link.Up.typing:type_name -> muster.link.Typing
-	35, // 6: muster.link.Up.query:type_name -> muster.link.Query
-	46, // 7: muster.link.Up.announce:type_name -> muster.link.Announce
-	49, // 8: muster.link.Up.room:type_name -> muster.link.RoomCommand
-	54, // 9: muster.link.Up.ask:type_name -> muster.link.Ask
+	37, // 4: muster.link.Up.interest:type_name -> muster.link.Interest
+	46, // 5: muster.link.Up.typing:type_name -> muster.link.Typing
+	38, // 6: muster.link.Up.query:type_name -> muster.link.Query
+	49, // 7: muster.link.Up.announce:type_name -> muster.link.Announce
+	52, // 8: muster.link.Up.room:type_name -> muster.link.RoomCommand
+	57, // 9: muster.link.Up.ask:type_name -> muster.link.Ask
 	21, // 10: muster.link.Up.ack:type_name -> muster.link.OutboxAck
 	25, // 11: muster.link.Up.transfer:type_name -> muster.link.Transfer
 	26, // 12: muster.link.Up.transfer_done:type_name -> muster.link.TransferDone
-	7,  // 13: muster.link.Down.attached:type_name -> muster.link.Attached
-	12, // 14: muster.link.Down.acted:type_name -> muster.link.Acted
-	39, // 15: muster.link.Down.views:type_name -> muster.link.Views
-	40, // 16: muster.link.Down.change:type_name -> muster.link.Change
-	41, // 17: muster.link.Down.remask:type_name -> muster.link.Remask
-	42, // 18: muster.link.Down.self:type_name -> muster.link.SelfView
-	44, // 19: muster.link.Down.typing:type_name -> muster.link.TypingOut
-	45, // 20: muster.link.Down.close:type_name -> muster.link.CloseConn
-	48, // 21: muster.link.Down.again:type_name -> muster.link.AnnounceAgain
-	52, // 22: muster.link.Down.room:type_name -> muster.link.RoomReply
-	53, // 23: muster.link.Down.room_change:type_name -> muster.link.RoomChange
-	61, // 24: muster.link.Down.answer:type_name -> muster.link.Answer
-	22, // 25: muster.link.Down.outbox:type_name -> muster.link.OutboxBatch
-	16, // 26: muster.link.Down.contacts:type_name -> muster.link.ContactsChanged
-	27, // 27: muster.link.Attach.claims:type_name -> muster.link.Claim
-	6,  // 28: muster.link.Attach.outbox:type_name -> muster.link.OutboxPosition
-	0,  // 29: muster.link.Attached.code:type_name -> muster.link.Code
-	42, // 30: muster.link.Attached.self:type_name -> muster.link.SelfView
-	22, // 31: muster.link.Attached.outbox:type_name -> muster.link.OutboxBatch
-	1,  // 32: muster.link.Detach.cause:type_name -> muster.link.Cause
-	10, // 33: muster.link.Report.rows:type_name -> muster.link.Active
-	27, // 34: muster.link.Act.claim:type_name -> muster.link.Claim
-	30, // 35: muster.link.Act.audience:type_name -> muster.link.Audience
-	31, // 36: muster.link.Act.relations:type_name -> muster.link.Relations
-	32, // 37: muster.link.Act.kick:type_name -> muster.link.Kick
-	33, // 38: muster.link.Act.revoke:type_name -> muster.link.Revoke
-	13, // 39: muster.link.Act.contact:type_name -> muster.link.ContactAct
-	17, // 40: muster.link.Act.publish:type_name -> muster.link.Publish
-	19, // 41: muster.link.Act.notify_when:type_name -> muster.link.NotifyWhen
-	20, // 42: muster.link.Act.device:type_name -> muster.link.DeviceSet
-	14, // 43: muster.link.Act.import:type_name -> muster.link.Import
-	0,  // 44: muster.link.Acted.code:type_name -> muster.link.Code
-	18, // 45: muster.link.Acted.published:type_name -> muster.link.Published
-	15, // 46: muster.link.Acted.contact:type_name -> muster.link.ContactRow
-	15, // 47: muster.link.Import.rows:type_name -> muster.link.ContactRow
-	15, // 48: muster.link.ContactsChanged.rows:type_name -> muster.link.ContactRow
-	24, // 49: muster.link.OutboxBatch.entries:type_name -> muster.link.OutboxEntry
-	23, // 50: muster.link.OutboxBatch.gap:type_name -> muster.link.OutboxGap
-	19, // 51: muster.link.Transfer.notify_when:type_name -> muster.link.NotifyWhen
-	17, // 52: muster.link.Transfer.publish:type_name -> muster.link.Publish
-	0,  // 53: muster.link.TransferDone.code:type_name -> muster.link.Code
-	28, // 54: muster.link.Audience.rules:type_name -> muster.link.Rule
-	29, // 55: muster.link.Audience.grants:type_name -> muster.link.Grant
-	36, // 56: muster.link.View.devices:type_name -> muster.link.Device
-	37, // 57: muster.link.Row.view:type_name -> muster.link.View
-	38, // 58: muster.link.Views.rows:type_name -> muster.link.Row
-	37, // 59: muster.link.Change.views:type_name -> muster.link.View
-	37, // 60: muster.link.Remask.views:type_name -> muster.link.View
-	37, // 61: muster.link.SelfView.view:type_name -> muster.link.View
-	27, // 62: muster.link.SelfView.claims:type_name -> muster.link.Claim
-	30, // 63: muster.link.SelfView.audience:type_name -> muster.link.Audience
-	5,  // 64: muster.link.Announce.sessions:type_name -> muster.link.Attach
-	34, // 65: muster.link.Announce.watches:type_name -> muster.link.Interest
-	47, // 66: muster.link.Announce.seen:type_name -> muster.link.Seen
-	49, // 67: muster.link.Announce.rooms:type_name -> muster.link.RoomCommand
-	50, // 68: muster.link.RoomCommand.enter:type_name -> muster.link.RoomEnter
-	1,  // 69: muster.link.RoomCommand.leave:type_name -> muster.link.Cause
-	51, // 70: muster.link.RoomCommand.update:type_name -> muster.link.Occupant
-	51, // 71: muster.link.RoomEnter.occupant:type_name -> muster.link.Occupant
-	0,  // 72: muster.link.RoomReply.code:type_name -> muster.link.Code
-	51, // 73: muster.link.RoomReply.occupants:type_name -> muster.link.Occupant
-	51, // 74: muster.link.RoomChange.enter:type_name -> muster.link.Occupant
-	51, // 75: muster.link.RoomChange.update:type_name -> muster.link.Occupant
-	51, // 76: muster.link.RoomChange.leave:type_name -> muster.link.Occupant
-	59, // 77: muster.link.Ask.online:type_name -> muster.link.OnlinePage
-	60, // 78: muster.link.Ask.explain:type_name -> muster.link.Explain
-	55, // 79: muster.link.Ask.contacts:type_name -> muster.link.ContactsPage
-	56, // 80: muster.link.Ask.events:type_name -> muster.link.EventsPage
-	57, // 81: muster.link.Ask.letters:type_name -> muster.link.LettersPage
-	0,  // 82: muster.link.Answer.code:type_name -> muster.link.Code
-	38, // 83: muster.link.Answer.rows:type_name -> muster.link.Row
-	62, // 84: muster.link.Answer.counts:type_name -> muster.link.Answer.CountsEntry
-	15, // 85: muster.link.Answer.contacts:type_name -> muster.link.ContactRow
-	58, // 86: muster.link.Answer.events:type_name -> muster.link.Event
-	87, // [87:87] is the sub-list for method output_type
-	87, // [87:87] is the sub-list for method input_type
-	87, // [87:87] is the sub-list for extension type_name
-	87, // [87:87] is the sub-list for extension extendee
-	0,  // [0:87] is the sub-list for field type_name
+	27, // 13: muster.link.Up.handover:type_name -> muster.link.Handover
+	7,  // 14: muster.link.Down.attached:type_name -> muster.link.Attached
+	12, // 15: muster.link.Down.acted:type_name -> muster.link.Acted
+	42, // 16: muster.link.Down.views:type_name -> muster.link.Views
+	43, // 17: muster.link.Down.change:type_name -> muster.link.Change
+	44, // 18: muster.link.Down.remask:type_name -> muster.link.Remask
+	45, // 19: muster.link.Down.self:type_name -> muster.link.SelfView
+	47, // 20: muster.link.Down.typing:type_name -> muster.link.TypingOut
+	48, // 21: muster.link.Down.close:type_name -> muster.link.CloseConn
+	51, // 22: muster.link.Down.again:type_name -> muster.link.AnnounceAgain
+	55, // 23: muster.link.Down.room:type_name -> muster.link.RoomReply
+	56, // 24: muster.link.Down.room_change:type_name -> muster.link.RoomChange
+	64, // 25: muster.link.Down.answer:type_name -> muster.link.Answer
+	22, // 26: muster.link.Down.outbox:type_name -> muster.link.OutboxBatch
+	16, // 27: muster.link.Down.contacts:type_name -> muster.link.ContactsChanged
+	30, // 28: muster.link.Attach.claims:type_name -> muster.link.Claim
+	6,  // 29: muster.link.Attach.outbox:type_name -> muster.link.OutboxPosition
+	0,  // 30: muster.link.Attached.code:type_name -> muster.link.Code
+	45, // 31: muster.link.Attached.self:type_name -> muster.link.SelfView
+	22, // 32: muster.link.Attached.outbox:type_name -> muster.link.OutboxBatch
+	1,  // 33: muster.link.Detach.cause:type_name -> muster.link.Cause
+	10, // 34: muster.link.Report.rows:type_name -> muster.link.Active
+	30, // 35: muster.link.Act.claim:type_name -> muster.link.Claim
+	33, // 36: muster.link.Act.audience:type_name -> muster.link.Audience
+	34, // 37: muster.link.Act.relations:type_name -> muster.link.Relations
+	35, // 38: muster.link.Act.kick:type_name -> muster.link.Kick
+	36, // 39: muster.link.Act.revoke:type_name -> muster.link.Revoke
+	13, // 40: muster.link.Act.contact:type_name -> muster.link.ContactAct
+	17, // 41: muster.link.Act.publish:type_name -> muster.link.Publish
+	19, // 42: muster.link.Act.notify_when:type_name -> muster.link.NotifyWhen
+	20, // 43: muster.link.Act.device:type_name -> muster.link.DeviceSet
+	14, // 44: muster.link.Act.import:type_name -> muster.link.Import
+	0,  // 45: muster.link.Acted.code:type_name -> muster.link.Code
+	18, // 46: muster.link.Acted.published:type_name -> muster.link.Published
+	15, // 47: muster.link.Acted.contact:type_name -> muster.link.ContactRow
+	15, // 48: muster.link.Import.rows:type_name -> muster.link.ContactRow
+	15, // 49: muster.link.ContactsChanged.rows:type_name -> muster.link.ContactRow
+	24, // 50: muster.link.OutboxBatch.entries:type_name -> muster.link.OutboxEntry
+	23, // 51: muster.link.OutboxBatch.gap:type_name -> muster.link.OutboxGap
+	19, // 52: muster.link.Transfer.notify_when:type_name -> muster.link.NotifyWhen
+	17, // 53: muster.link.Transfer.publish:type_name -> muster.link.Publish
+	0,  // 54: muster.link.TransferDone.code:type_name -> muster.link.Code
+	28, // 55: muster.link.Handover.users:type_name -> muster.link.HandedUser
+	29, // 56: muster.link.HandedUser.sessions:type_name -> muster.link.HandedSession
+	5,  // 57: muster.link.HandedSession.attach:type_name -> muster.link.Attach
+	1,  // 58: muster.link.HandedSession.cause:type_name -> muster.link.Cause
+	31, // 59: muster.link.Audience.rules:type_name -> muster.link.Rule
+	32, // 60: muster.link.Audience.grants:type_name -> muster.link.Grant
+	39, // 61: muster.link.View.devices:type_name -> muster.link.Device
+	40, // 62: muster.link.Row.view:type_name -> muster.link.View
+	41, // 63: muster.link.Views.rows:type_name -> muster.link.Row
+	40, // 64: muster.link.Change.views:type_name -> muster.link.View
+	40, // 65: muster.link.Remask.views:type_name -> muster.link.View
+	40, // 66: muster.link.SelfView.view:type_name -> muster.link.View
+	30, // 67: muster.link.SelfView.claims:type_name -> muster.link.Claim
+	33, // 68: muster.link.SelfView.audience:type_name -> muster.link.Audience
+	5,  // 69: muster.link.Announce.sessions:type_name -> muster.link.Attach
+	37, // 70: muster.link.Announce.watches:type_name -> muster.link.Interest
+	50, // 71: muster.link.Announce.seen:type_name -> muster.link.Seen
+	52, // 72: muster.link.Announce.rooms:type_name -> muster.link.RoomCommand
+	53, // 73: muster.link.RoomCommand.enter:type_name -> muster.link.RoomEnter
+	1,  // 74: muster.link.RoomCommand.leave:type_name -> muster.link.Cause
+	54, // 75: muster.link.RoomCommand.update:type_name -> muster.link.Occupant
+	54, // 76: muster.link.RoomEnter.occupant:type_name -> muster.link.Occupant
+	0,  // 77: muster.link.RoomReply.code:type_name -> muster.link.Code
+	54, // 78: muster.link.RoomReply.occupants:type_name -> muster.link.Occupant
+	54, // 79: muster.link.RoomChange.enter:type_name -> muster.link.Occupant
+	54, // 80: muster.link.RoomChange.update:type_name -> muster.link.Occupant
+	54, // 81: muster.link.RoomChange.leave:type_name -> muster.link.Occupant
+	62, // 82: muster.link.Ask.online:type_name -> muster.link.OnlinePage
+	63, // 83: muster.link.Ask.explain:type_name -> muster.link.Explain
+	58, // 84: muster.link.Ask.contacts:type_name -> muster.link.ContactsPage
+	59, // 85: muster.link.Ask.events:type_name -> muster.link.EventsPage
+	60, // 86: muster.link.Ask.letters:type_name -> muster.link.LettersPage
+	0,  // 87: muster.link.Answer.code:type_name -> muster.link.Code
+	41, // 88: muster.link.Answer.rows:type_name -> muster.link.Row
+	65, // 89: muster.link.Answer.counts:type_name -> muster.link.Answer.CountsEntry
+	15, // 90: muster.link.Answer.contacts:type_name -> muster.link.ContactRow
+	61, // 91: muster.link.Answer.events:type_name -> muster.link.Event
+	92, // [92:92] is the sub-list for method output_type
+	92, // [92:92] is the sub-list for method input_type
+	92, // [92:92] is the sub-list for extension type_name
+	92, // [92:92] is the sub-list for extension extendee
+	0,  // [0:92] is the sub-list for field type_name
 }
 
 func init() { file_actors_link_link_proto_init() }
@@ -6823,6 +7070,7 @@ func file_actors_link_link_proto_init() {
 		(*Up_Ack)(nil),
 		(*Up_Transfer)(nil),
 		(*Up_TransferDone)(nil),
+		(*Up_Handover)(nil),
 	}
 	file_actors_link_link_proto_msgTypes[1].OneofWrappers = []any{
 		(*Down_Attached)(nil),
@@ -6864,13 +7112,13 @@ func file_actors_link_link_proto_init() {
 		(*Transfer_Publish)(nil),
 		(*Transfer_Erased)(nil),
 	}
-	file_actors_link_link_proto_msgTypes[47].OneofWrappers = []any{
+	file_actors_link_link_proto_msgTypes[50].OneofWrappers = []any{
 		(*RoomCommand_Enter)(nil),
 		(*RoomCommand_Leave)(nil),
 		(*RoomCommand_List)(nil),
 		(*RoomCommand_Update)(nil),
 	}
-	file_actors_link_link_proto_msgTypes[52].OneofWrappers = []any{
+	file_actors_link_link_proto_msgTypes[55].OneofWrappers = []any{
 		(*Ask_Online)(nil),
 		(*Ask_Counts)(nil),
 		(*Ask_Explain)(nil),
@@ -6886,7 +7134,7 @@ func file_actors_link_link_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_actors_link_link_proto_rawDesc), len(file_actors_link_link_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   61,
+			NumMessages:   64,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -34,11 +34,12 @@ const (
 	didHide
 	didReveal
 	didRules
+	didTakeHand
 )
 
 var (
 	eventNames = [...]string{"attach", "resume", "takeover", "replace", "adopt", "detach", "grace over", "forget", "end",
-		"presume", "claim", "claim expired", "invisible", "visible again", "rules"}
+		"presume", "claim", "claim expired", "invisible", "visible again", "rules", "handed over"}
 	stateNames = [...]string{"offline", "away", "dnd", "online"}
 	classNames = [...]string{"", "desktop", "mobile", "web", "tv", "bot"}
 	causeNames = [...]string{"", "bye", "gone", "silence", "drain", "kicked", "revoked", "node_lost", "replaced", "expired"}

@@ -19,6 +19,7 @@ type Gateway struct {
 	slots    map[Edge]uint16
 	barrier  map[Edge]bool // edges still expected to announce
 	expected map[Key]bool  // users known to have been online
+	handed   map[Key]bool  // users whose last sessions the leader before handed over
 	settling bool
 	draining int64 // when an edge was last known to drain, Unix ms
 	storm    bool
@@ -71,7 +72,7 @@ func NewGateway(cfg *Config, names *Names, open Open) *Gateway {
 	g := &Gateway{
 		cfg: cfg, names: names, term: open.Term, version: max(open.Version, 1), opened: open.At.UnixMilli(),
 		entries: map[Key]*entry{}, apps: map[string]*app{}, slots: map[Edge]uint16{},
-		barrier: map[Edge]bool{}, expected: map[Key]bool{},
+		barrier: map[Edge]bool{}, expected: map[Key]bool{}, handed: map[Key]bool{},
 	}
 	for _, e := range open.Barrier {
 		g.barrier[e] = true
@@ -219,6 +220,9 @@ func (g *Gateway) deliver(in Deliver, out *Effects) {
 	e := g.entry(in.Key)
 	if _, ok := in.In.(Attach); ok && known {
 		g.hold(e, slot)
+	}
+	if h, ok := in.In.(Handed); ok && g.settling && !h.Live {
+		g.handed[in.Key] = true
 	}
 	g.send(e, in.In, out)
 }

@@ -31,11 +31,11 @@ func (g *Gateway) settle(now int64, out *Effects) {
 			continue
 		}
 		e.owed = true
-		if len(e.holds) == 0 { // else it was announced, and the answer is on its way
+		if len(e.holds) == 0 && !g.handed[k] { // else it was announced, and the answer is on its way
 			g.send(e, Presume{instant(until)}, out)
 		}
 	}
-	g.expected, g.barrier = nil, nil
+	g.expected, g.barrier, g.handed = nil, nil, nil
 	keys = keys[:0]
 	for k, e := range g.entries {
 		if e.owed {

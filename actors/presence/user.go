@@ -116,6 +116,8 @@ func (u *User) apply(now int64, in Input, out *Output) {
 		u.presume(now, in.Until.UnixMilli())
 	case Announced:
 		u.announced(now, &in, out)
+	case Handed:
+		u.handed(now, &in)
 	case Tick, Wake:
 		u.expire(now, out)
 	default:

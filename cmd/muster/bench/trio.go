@@ -112,7 +112,7 @@ func (t *trio) leader(shard uint32) (best *trioNode) {
 // route carries what one shard tells another to the node that leads it.
 func (t *trio) route(shard uint32, m *link.Up) error {
 	if n := t.leader(shard); n != nil {
-		n.core.Up(m)
+		n.core.Routed(m)
 		return nil
 	}
 	return actors.ErrNotLeader

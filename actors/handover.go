@@ -1,0 +1,125 @@
+package actors
+
+import (
+	"context"
+	"time"
+
+	"muster/actors/link"
+	"muster/actors/presence"
+)
+
+// A shard that is given away in good order takes along what no edge can announce: the sessions in grace.
+
+// handover is what the leader before sent for the term after its own.
+type handover struct {
+	term  uint64 // of that leader
+	at    time.Time
+	users []*link.HandedUser
+}
+
+const (
+	handedUsers  = 256             // in one message
+	handoverKept = 3 * time.Second // until the shard opens
+)
+
+// Leaving sends what the next leader of a shard must be told, by send, which carries a message to its Routed.
+// It is to be called just before leadership is given to that node, and returns when all was sent, with the
+// first error of send. ErrNotLeader: the shard is not open here.
+func (n *Node) Leaving(ctx context.Context, shard uint32, send func(*link.Up) error) error {
+	if shard >= link.Shards {
+		return ErrNotLeader
+	}
+	result := make(chan error, 1)
+	var all []*link.Up
+	n.post(shard, &request{done: func(err error) { result <- err }, do: func(g *gateway, now time.Time) {
+		all = g.leaving(now)
+		result <- nil
+	}})
+	select {
+	case err := <-result:
+		if err != nil {
+			return err
+		}
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-n.stop:
+		return errStopped
+	}
+	for _, m := range all {
+		if err := send(m); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// leaving is what the shard's next leader must be told.
+func (g *gateway) leaving(now time.Time) (all []*link.Up) {
+	var h *link.Handover
+	for k, a := range g.users {
+		handed, some := a.user.Leaving(now)
+		if !some {
+			continue
+		}
+		if h == nil || len(h.Users) == handedUsers {
+			h = &link.Handover{Term: g.out.term}
+			all = append(all, &link.Up{Shard: g.shard, Body: &link.Up_Handover{Handover: h}})
+		}
+		h.Users = append(h.Users, handedUser(k, &handed, now))
+	}
+	return all
+}
+
+func handedUser(k presence.Key, h *presence.Handed, now time.Time) *link.HandedUser {
+	u := &link.HandedUser{App: k.App, User: k.User, Live: h.Live}
+	for i := range h.Sessions {
+		s := &h.Sessions[i]
+		a := &s.Attach
+		at := &link.Attach{Session: a.Session, Resume: a.Resume, Device: a.Device, Class: uint32(a.Class), Conn: a.Conn.ID, Attempt: a.Attempt,
+			Away: a.Away, Inactive: a.Inactive, ActiveAt: toMs(a.ActiveAt), GraceMs: a.Grace.Milliseconds(), Iat: a.IssuedAt, Jti: a.JTI, Client: a.Client}
+		if a.Grace < 0 {
+			at.GraceMs = -1
+		}
+		at.Claims = list(a.Claims, claimOut)
+		u.Sessions = append(u.Sessions, &link.HandedSession{Attach: at, Edge: a.Conn.Edge, Incarnation: a.Conn.Incarnation,
+			Cause: link.Cause(s.Cause), AgoMs: now.Sub(s.Since).Milliseconds(), LeftMs: s.Until.Sub(now).Milliseconds()})
+	}
+	return u
+}
+
+// takeHandover keeps what the leader before sends, for when the shard opens, or takes it if the shard has just
+// opened.
+func (g *gateway) takeHandover(h *link.Handover, now time.Time) {
+	if g.handed.term != h.GetTerm() {
+		g.handed = handover{term: h.GetTerm(), at: now}
+	}
+	g.handed.users = append(g.handed.users, h.GetUsers()...)
+	if g.out != nil && now.Sub(g.opening) < handoverKept {
+		g.beHanded(now)
+	}
+}
+
+// beHanded gives the users what the leader of the term before has sent.
+func (g *gateway) beHanded(now time.Time) {
+	h := g.handed
+	if h.term+1 == g.out.term && now.Sub(h.at) < handoverKept {
+		for _, u := range h.users {
+			k := presence.Key{App: u.GetApp(), User: u.GetUser()}
+			if g.holds(k, link.KindUser) {
+				g.step(presence.Deliver{Key: k, In: handed(u, now, now.Sub(h.at))}, nil, now)
+			}
+		}
+	}
+	g.handed = handover{term: h.term, at: h.at}
+}
+
+// handed is a message as an input; it waited here for so long.
+func handed(u *link.HandedUser, now time.Time, waited time.Duration) presence.Handed {
+	in := presence.Handed{Live: u.GetLive()}
+	for _, s := range u.GetSessions() {
+		e := presence.Edge{Name: s.GetEdge(), Incarnation: s.GetIncarnation()}
+		in.Sessions = append(in.Sessions, presence.HandedSession{Attach: attach(e, s.GetAttach()), Cause: enum[presence.Cause](uint32(s.GetCause())),
+			Since: now.Add(-waited - ms(s.GetAgoMs())), Until: now.Add(ms(s.GetLeftMs()) - waited)})
+	}
+	return in
+}
