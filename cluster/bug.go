@@ -11,5 +11,6 @@ type bugs struct {
 	promoteUncaught  bool // a learner is promoted whatever it has
 	oldConfState     bool // a snapshot carries the ConfState of the group's start
 	senderHardState  bool // a snapshot's receiver takes the sender's term and vote
+	noLease          bool // a leader serves as long as raft lets it
 	reuseReplica     bool // a tombstone does not forbid its replica ids
 }

@@ -120,18 +120,18 @@ func (g *group) check(c *Change) error {
 	if len(c.Add) > 0 {
 		return nil
 	}
-	return g.caughtUp(c.Promote, voters)
+	return g.ready(c.Promote, voters)
 }
 
-func (g *group) caughtUp(promote, voters []uint64) error {
+// ready: those to promote have been caught up for long enough, and a majority of the new voters is alive.
+func (g *group) ready(promote, voters []uint64) error {
 	commit := g.raft.BasicStatus().GetCommit()
 	alive, caught := 0, 0
 	g.raft.WithProgress(func(id uint64, _ raft.ProgressType, p progress) {
-		live := id == g.state.Replica || p.RecentActive && !g.host.suspects[g.node(id)]
-		if live && slices.Contains(voters, id) {
+		if g.live(id) && slices.Contains(voters, id) {
 			alive++
 		}
-		if live && slices.Contains(promote, id) && p.State == tracker.StateReplicate && p.Match+maxBehind >= commit {
+		if slices.Contains(promote, id) && g.near(id, &p, commit) && g.caughtUp(id) {
 			caught++
 		}
 	})

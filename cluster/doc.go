@@ -5,8 +5,8 @@
 //
 // Host is the loop of a node without its surroundings: inputs go in, Turn says what to do, Wrote says that it
 // was done. It has no goroutine and no clock, and its only I/O is reading its Disk, so that a simulator runs a
-// whole cluster in one goroutine. host.go, turn.go, group.go and apply.go are the loop; election.go, change.go,
-// log.go, reads.go, command.go and budget.go are its parts.
+// whole cluster in one goroutine. host.go, turn.go, group.go and apply.go are the loop; election.go, contact.go,
+// handover.go, change.go, log.go, reads.go, command.go and budget.go are its parts.
 //
 // All groups share a turn, and so one batch and one sync, and all proposals of a shard in a turn are one entry:
 // under load the cost of a sync is divided by what came while the last one ran. Only groups to which something happened take
@@ -29,9 +29,19 @@
 //
 // # Elections
 //
-// Pre-vote and quorum checks are on. A node whose stream was reset is suspected: its followers forget it and campaign in
-// the order of their ranks, which differ from group to group, so that the survivors share what the dead one led. A wrong
-// suspicion costs an election, never safety. Sole voters campaign at the start.
+// Pre-vote and quorum checks are on. A node whose stream was reset, or that left pings unanswered for 700 ms, is
+// suspected: its followers forget it and campaign in the order of their ranks, which differ from group to group, so that
+// the survivors share what the dead one led. A wrong suspicion costs an election, never safety. A silence is not believed until the own
+// loop has run for 700 ms without a stall. Sole voters campaign at the start.
+//
+// A leader that no quorum answered for 700 ms ends its term itself: by then another one may have been elected, and what
+// it holds in memory may be old. A loop that stood still for as long finds that out before anything else.
+//
+// # Leadership that goes
+//
+// A planned transfer first tells Leaving, so that the shell can send what only its memory holds; proposals wait only for the transfer
+// itself. A node that stops (HandOver), has no room on its disk or a wrong clock yields: it gives away what it
+// leads, four groups at a time, and campaigns last.
 //
 // # Snapshots
 //
@@ -43,7 +53,7 @@
 // # Configuration changes
 //
 // A change starts from the configuration its plan was made for. Learners come with replica ids that the group never
-// had (the highest one stays in State.Members, with node 0 once it is gone), and become voters when they have caught up and a majority
+// had (the highest one stays in State.Members, with node 0 once it is gone), and become voters when they have been caught up for 2 s and a majority
 // of the new voters is alive: a joint configuration that cannot commit ends a group for good. A removed replica leaves
 // a tombstone.
 package cluster

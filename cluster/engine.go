@@ -57,7 +57,7 @@ const (
 	maxInbox   = 1 << 14 // batches of messages; raft repeats what is dropped
 	maxStreams = 2       // snapshots received, and sent, at a time
 	stalled    = 500 * time.Millisecond
-	roomEvery  = 10 // ticks
+	lookEvery  = 10 // ticks, at the room on the disk and at the clock
 	stallShown = 5 * time.Second
 )
 
@@ -85,11 +85,14 @@ type Engine struct {
 	opened   map[uint32]uint64
 	ticks    int
 	dead     bool
+	clocks   clocks
 
 	streams   sync.WaitGroup // of snapshots, both ways
 	receiving atomic.Int32
 	shards    sync.Map // shard → *shardView
 	refusal   atomic.Pointer[string]
+	wrong     atomic.Pointer[string] // what is wrong with the clock
+	leaving   atomic.Bool
 	stalledAt atomic.Int64 // Unix ns
 }
 
@@ -117,6 +120,7 @@ func Start(cfg EngineConfig) (*Engine, error) {
 		cfg.Meta = nobody{}
 	}
 	cfg.Host.Node = cfg.Node
+	_, cfg.Host.Farewell = cfg.Leading.(Leaver)
 	cfg.Host.Rand = rand.New(rand.NewPCG(rand.Uint64(), cfg.Node))
 	if cfg.Host.Logger == nil {
 		cfg.Host.Logger = raftLog{log: cfg.Logger}
@@ -245,6 +249,29 @@ func (e *Engine) Status(group uint32) (s Status, err error) {
 	return s, err
 }
 
+// Groups is the status of all replicas here, by group, at one moment.
+func (e *Engine) Groups() (map[uint32]Status, error) {
+	all := map[uint32]Status{}
+	err := e.ask(func() (err error) {
+		for _, g := range e.host.order {
+			if all[g.id], err = e.host.Status(g.id); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return all, err
+}
+
+// Ping runs pong on the engine's goroutine: a node whose disk hangs does not answer. pong must not block.
+func (e *Engine) Ping(pong func()) { e.post(pong) }
+
+// Clock says how far a node's clock is ahead of this one's, as a ping with a short round trip told. A node whose clock
+// is more than 2 s off the median gives its leaderships away and says so in NotReady, until it is right to 1 s.
+func (e *Engine) Clock(node uint64, offset time.Duration) {
+	e.post(func() { e.clocks.add(node, offset, time.Since(e.start)) })
+}
+
 // ask runs f on the goroutine and waits.
 func (e *Engine) ask(f func() error) error {
 	answer := make(chan error, 1)
@@ -266,6 +293,12 @@ func (e *Engine) NotReady() (why []string) {
 	}
 	if r := e.refusal.Load(); r != nil {
 		why = append(why, *r)
+	}
+	if w := e.wrong.Load(); w != nil {
+		why = append(why, *w)
+	}
+	if e.leaving.Load() {
+		why = append(why, "cluster: the node is leaving")
 	}
 	if at := e.stalledAt.Load(); at != 0 && time.Since(time.Unix(0, at)) < stallShown {
 		why = append(why, "cluster: the loop stalled: the disk or the processor is too slow")
@@ -335,7 +368,12 @@ func (e *Engine) Reset(node uint64) {
 	e.post(func() { e.host.Suspect(node) })
 }
 
-// Connected says that there is a new stream from a node.
+// Silent says that a node has not answered pings for 700 ms.
+func (e *Engine) Silent(node uint64) {
+	e.post(func() { e.host.Silent(node) })
+}
+
+// Connected says that there is a new stream from a node, or that a silent one answers again.
 func (e *Engine) Connected(node uint64) {
 	e.post(func() { e.host.Trust(node) })
 }

@@ -30,6 +30,11 @@ type group struct {
 	open       uint64        // the term of Opened; 0: closed
 	campaignAt time.Duration // 0: not planned
 
+	heard  map[uint64]time.Duration // replica → when it answered last, in the own term
+	caught map[uint64]time.Duration // learner → since when it is near
+	until  time.Duration            // a leader's lease
+	leave  farewell
+
 	seq      uint64   // of the last proposal of term open
 	batches  []*batch // not yet proposed; each becomes one entry
 	flight   []flight // proposed, not yet applied
@@ -115,6 +120,9 @@ func (g *group) follow(t *Turn, hard *raftpb.HardState, soft bool) {
 	status := g.raft.BasicStatus()
 	led := g.leading
 	g.leading = status.RaftState == raft.StateLeader
+	if !led && g.leading {
+		g.elected()
+	}
 	if led && (!g.leading || g.term != before) {
 		g.close(t)
 	}
@@ -146,7 +154,7 @@ func (g *group) close(t *Turn) {
 	for _, f := range g.flight {
 		g.host.budget.give(g.shard(), f.size)
 	}
-	g.open, g.leading, g.batches, g.flight, g.change = 0, false, nil, nil, 0
+	g.open, g.leading, g.batches, g.flight, g.change, g.leave = 0, false, nil, nil, 0, farewell{}
 	g.reads.fail(g, &t.Events)
 }
 

@@ -32,7 +32,10 @@ type Host struct {
 	dirty    []*group
 	retired  map[uint32]uint64 // smallest replica id a group may have here
 	suspects map[uint64]bool
+	silent   []uint64      // to be suspected from calmAt on
+	calmAt   time.Duration // after a stall of the own loop
 	refusing string
+	yield    bool
 	ticks    uint64
 	budget   *budget
 	extra    []persistence.Update // for the next append turn
@@ -116,10 +119,9 @@ func (h *Host) Tick() {
 		if len(g.batches) > 0 || g.raft.HasReady() {
 			h.touch(g)
 		}
-		if h.refusing != "" && h.ticks%electionTicks == 0 {
-			g.giveAway()
-		}
+		g.trail()
 	}
+	h.judge()
 }
 
 // Receive takes a message from another node. Those of a suspect and those for another
@@ -144,6 +146,7 @@ func (h *Host) Receive(from uint64, group uint32, m *raftpb.Message) {
 		m = proto.Clone(m).(*raftpb.Message)
 		m.Snapshot.Data = data
 	}
+	g.hear(m)
 	_ = g.raft.Step(m)
 	h.touch(g)
 }
@@ -232,8 +235,12 @@ func (h *Host) Status(group uint32) (Status, error) {
 	b := g.raft.BasicStatus()
 	s := Status{Term: b.GetTerm(), Leader: g.node(b.Lead), Open: g.open, Commit: b.GetCommit(), Last: g.log.last, State: g.state}
 	if g.leading {
-		s.Behind = map[uint64]uint64{}
-		g.raft.WithProgress(func(id uint64, _ raft.ProgressType, p progress) { s.Behind[id] = g.log.last - min(p.Match, g.log.last) })
+		s.Followers = map[uint64]Follower{}
+		g.raft.WithProgress(func(id uint64, _ raft.ProgressType, p progress) {
+			if id != g.state.Replica {
+				s.Followers[id] = Follower{Behind: g.log.last - min(p.Match, g.log.last), Live: g.live(id), CaughtUp: g.caughtUp(id)}
+			}
+		})
 	}
 	return s, nil
 }

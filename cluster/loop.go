@@ -17,7 +17,7 @@ func (e *Engine) run() {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	last := time.Now()
-	for !e.dead {
+	for late := time.Duration(-1); !e.dead; late = -1 {
 		if at, ok := e.host.Deadline(); ok {
 			timer.Reset(max(0, at-time.Since(e.start)))
 		}
@@ -25,13 +25,15 @@ func (e *Engine) run() {
 		case <-e.wake:
 		case <-timer.C:
 		case <-ticker.C:
-			late := time.Since(last) - e.cfg.Tick
+			late = max(0, time.Since(last)-e.cfg.Tick)
 			last = time.Now()
-			e.tick(late)
 		case <-e.stop:
 			return
 		}
 		e.host.Wake(time.Since(e.start))
+		if late >= 0 {
+			e.tick(late)
+		}
 		for e.take() || e.host.Busy() {
 			e.turn()
 			if e.dead {
@@ -53,9 +55,28 @@ func (e *Engine) tick(late time.Duration) {
 		e.log.Warn("the Raft loop stalled", "late", late)
 	}
 	e.host.Tick()
-	if e.ticks++; e.ticks%roomEvery != 1 {
-		return
+	if e.ticks++; e.ticks%lookEvery == 1 {
+		e.lookAtRoom()
+		e.lookAtClock()
 	}
+}
+
+// lookAtClock gives leaderships away while the clock is wrong.
+func (e *Engine) lookAtClock() {
+	why := e.clocks.judge(time.Since(e.start))
+	switch was := e.wrong.Load(); {
+	case why == "" && was != nil:
+		e.wrong.Store(nil)
+		e.log.Info("the clock is right again")
+	case why != "":
+		if e.wrong.Swap(&why) == nil {
+			e.log.Error("the clock is wrong: leaderships are given away", "error", why)
+		}
+	}
+	e.yield()
+}
+
+func (e *Engine) lookAtRoom() {
 	free, low := e.cfg.Room()
 	if refused := e.refusal.Load() != nil; low == refused {
 		return
@@ -217,6 +238,8 @@ func (e *Engine) tell(events []Event) {
 			if v := e.view(ev.Group - 1); v != nil {
 				v.leader.Store(&ev)
 			}
+		case Leaving:
+			e.farewell(ev)
 		case Removed:
 			e.shards.Delete(ev.Group - 1)
 			e.log.Info("replica removed", "group", ev.Group, "replica", ev.Replica)

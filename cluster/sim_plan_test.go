@@ -234,7 +234,7 @@ func (p *planner) drive(g *groupPlan, st *persistence.State) {
 
 // hopeless: a node to join lost its disk, or the plan takes too long.
 func (p *planner) hopeless(g *groupPlan) bool {
-	return p.s.now-g.move.began > 4*second || slices.ContainsFunc(g.move.add, func(m persistence.Member) bool { return p.s.nodes[m.Node] == nil })
+	return p.s.now-g.move.began > 6*second || slices.ContainsFunc(g.move.add, func(m persistence.Member) bool { return p.s.nodes[m.Node] == nil })
 }
 
 // create tells a node to make its replica; with caution: only while the plan stands.

@@ -19,6 +19,7 @@ type Transport interface {
 type Receiver interface {
 	Receive(from uint64, ms []Message)
 	ReceiveSnapshot(from uint64, m Message, rows io.Reader) error
-	Reset(node uint64)
-	Connected(node uint64)
+	Reset(node uint64)     // the stream broke and a redial was refused
+	Silent(node uint64)    // pings went unanswered for 700 ms
+	Connected(node uint64) // a new stream, or an answer after Silent
 }

@@ -49,6 +49,7 @@ type HostConfig struct {
 	TotalInFlight int64  // of all shards; 64 MiB
 	LogEntries    uint64 // most entries kept of a log; 4096
 	LogBytes      uint64 // most bytes kept of a log; 8 MiB
+	Farewell      bool   // a transfer waits for Left
 	CompareEvery  uint64 // entries between two comparisons of the replicas' hashes; 1024
 
 	bugs bugs
@@ -93,6 +94,11 @@ type (
 		Group      uint32
 		Term, Node uint64
 	}
+	// Leaving says that the leadership is to be given to a node, as soon as Left says so or 100 ms are over.
+	Leaving struct {
+		Shard    uint32
+		Term, To uint64
+	}
 	// Removed says that the replica is gone from here, for good.
 	Removed struct {
 		Group   uint32
@@ -105,6 +111,7 @@ func (Closed) event()        {}
 func (Committed) event()     {}
 func (ReadReady) event()     {}
 func (LeaderChanged) event() {}
+func (Leaving) event()       {}
 func (Removed) event()       {}
 
 // Status is what a replica knows of itself and its group.
@@ -113,7 +120,14 @@ type Status struct {
 	Open         uint64 // term; 0: not open here
 	Commit, Last uint64
 	State        persistence.State
-	Behind       map[uint64]uint64 // replica → entries it lacks, on the leader
+	Followers    map[uint64]Follower // by replica id; on the leader, of voters and learners
+}
+
+// Follower is what a leader knows of another replica.
+type Follower struct {
+	Behind   uint64 // entries it lacks
+	Live     bool   // it answered within 700 ms and is not suspected
+	CaughtUp bool   // a learner: for 2 s it was live and lacked at most 64 committed entries
 }
 
 func (cfg *HostConfig) setDefaults() {
