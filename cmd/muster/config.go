@@ -15,6 +15,18 @@ type Config struct {
 	Cache     string `koanf:"cache" default:"64MiB" help:"memory for parts of the data files, 8MiB or more"`
 	NodeName  string `koanf:"node-name" default:"" help:"name of this node (default: the host name)"`
 
+	Role              string   `koanf:"role" default:"both" help:"what this node does: core (holds users, rooms and their data), edge (holds sockets, needs no disk) or both"`
+	Join              []string `koanf:"join" default:"" help:"gossip addresses (host:port) of nodes of the cluster to join; any that answers will do"`
+	Expect            int      `koanf:"expect" default:"0" help:"give birth to a cluster together with the first nodes of join, once this many are there; 0: join one that exists"`
+	Bind              string   `koanf:"bind" default:"" help:"address to meet other nodes on (default: none without join, then 127.0.0.1)"`
+	Advertise         string   `koanf:"advertise" default:"" help:"address at which other nodes reach this one (default: bind)"`
+	GossipPort        int      `koanf:"gossip-port" default:"7946" help:"port of the gossip, TCP and UDP"`
+	ActorPort         int      `koanf:"actor-port" default:"7947" help:"port of the streams between edges and cores, TCP"`
+	RaftPort          int      `koanf:"raft-port" default:"7948" help:"port of the streams that replicate, TCP"`
+	ClusterSecret     string   `koanf:"cluster-secret" default:"" secret:"true" help:"secret of all nodes of the cluster, 16 bytes or more; required as soon as bind is not loopback"`
+	ClusterSecretFile string   `koanf:"cluster-secret-file" default:"" help:"file that holds the secret of cluster-secret"`
+	Zone              string   `koanf:"zone" default:"" help:"where this node stands, such as a data centre; replicas of a shard spread over zones"`
+
 	JWTKey     string   `koanf:"jwt-key" default:"" secret:"true" help:"key that signs client tokens: an HS256 secret, or a PEM public key (RS256, ES256, EdDSA)"`
 	JWTKeyFile string   `koanf:"jwt-key-file" default:"" help:"file that holds the key of jwt-key"`
 	JWKSURL    []string `koanf:"jwks-url" default:"" help:"key sets (https URLs) that sign client tokens"`

@@ -26,6 +26,9 @@ func (c *Config) check(from sources) error {
 			return fmt.Errorf("%s: %q is not an address; write host:port, such as 127.0.0.1:8000", a.name, a.addr)
 		}
 	}
+	if err := c.checkCluster(); err != nil {
+		return err
+	}
 	if c.Dev {
 		return c.checkDev(from)
 	}
