@@ -170,6 +170,11 @@ func (g *group) applyChange(s *persistence.State, e *raftpb.Entry) {
 
 func joint(c *raftpb.ConfState) bool { return len(c.GetVotersOutgoing()) > 0 }
 
+// sole tells whether a replica is all of its group.
+func sole(c *raftpb.ConfState) bool {
+	return len(c.GetVoters()) == 1 && len(c.GetLearners()) == 0 && !joint(c)
+}
+
 func inConf(c *raftpb.ConfState, id uint64) bool {
 	return slices.Contains(c.GetVoters(), id) || slices.Contains(c.GetLearners(), id) ||
 		slices.Contains(c.GetVotersOutgoing(), id) || slices.Contains(c.GetLearnersNext(), id)

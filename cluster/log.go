@@ -3,13 +3,19 @@ package cluster
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
 )
 
-const maxTail = 256 << 10
+// What is kept of a log in memory, so that followers are served without the disk. A sole
+// member has nobody to serve.
+const (
+	maxTail  = 128 << 10
+	soleTail = 1 << 10
+)
 
 // log is raft's view of a group's log on the disk, with the newest entries in memory.
 type log struct {
@@ -18,6 +24,7 @@ type log struct {
 	last          uint64
 	tail          []*raftpb.Entry // ends with last
 	tailBytes     uint64
+	dropped       int    // entries before tail that its array still holds
 	bytes         uint64 // appended since the start or the last truncation
 }
 
@@ -50,11 +57,27 @@ func (l *log) append(es []*raftpb.Entry) {
 		l.tailBytes += size(e)
 		l.bytes += size(e)
 	}
-	n := 0
-	for ; l.tailBytes > maxTail && n < len(l.tail); n++ {
+	l.trim()
+}
+
+// trim keeps of the tail what is to be applied or sent. Raft may hold parts of the slice, so
+// what is dropped goes with the whole slice, when half of it is waste.
+func (l *log) trim() {
+	limit, n := uint64(maxTail), 0
+	if sole(l.g.state.Conf) {
+		limit = soleTail
+	}
+	for ; l.tailBytes > limit && n < len(l.tail) && l.tail[n].GetIndex() <= l.g.state.Applied; n++ {
 		l.tailBytes -= size(l.tail[n])
 	}
+	l.drop(n)
+}
+
+func (l *log) drop(n int) {
 	l.tail = l.tail[n:]
+	if l.dropped += n; l.dropped > len(l.tail) {
+		l.tail, l.dropped = slices.Clone(l.tail), 0
+	}
 }
 
 func (l *log) truncated(index uint64) {
@@ -69,7 +92,7 @@ func (l *log) truncated(index uint64) {
 	for ; n < len(l.tail) && l.tail[n].GetIndex() <= index; n++ {
 		l.tailBytes -= size(l.tail[n])
 	}
-	l.tail = l.tail[n:]
+	l.drop(n)
 	l.last = max(l.last, index)
 }
 

@@ -24,6 +24,7 @@ const pebbleFormat = pebble.FormatTableFormatV6
 // Names in the directory.
 const (
 	formatFile = "FORMAT"
+	birthFile  = "BIRTH" // there until Pebble's files have been made
 	pebbleDir  = "pebble"
 	stagedDir  = "staged"
 )
@@ -86,7 +87,7 @@ func (s *Store) openPebble(create bool) error {
 			return err
 		}
 	}
-	if err := s.openDB(); err != nil {
+	if err := s.makeDB(); err != nil {
 		return err
 	}
 	if err := s.checkMark(); err != nil {
@@ -96,6 +97,50 @@ func (s *Store) openPebble(create bool) error {
 		s.Room()
 	}
 	return s.Err()
+}
+
+// makeDB opens Pebble. What a power loss left while its files were first made is made again: nothing was ever
+// written to it.
+func (s *Store) makeDB() error {
+	birth, err := exists(s.fs, s.path(birthFile))
+	if err != nil {
+		return err
+	}
+	if birth && s.readOnly {
+		return fail(ErrNotBorn, nil, "%s holds no data of muster", s.dir)
+	}
+	err = s.openDB()
+	if !birth || err != nil && classify(err, "") != ErrCorrupt {
+		return err
+	}
+	if err != nil {
+		if err := s.clearPebble(); err != nil {
+			return err
+		}
+		if err := s.openDB(); err != nil {
+			return err
+		}
+	}
+	if err := s.fs.Remove(s.path(birthFile)); err != nil {
+		return err
+	}
+	return syncDir(s.fs, s.dir)
+}
+
+// clearPebble removes Pebble's files but the lock.
+func (s *Store) clearPebble() error {
+	names, err := s.fs.List(s.path(pebbleDir))
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if name != "LOCK" {
+			if err := s.fs.RemoveAll(s.path(pebbleDir, name)); err != nil {
+				return err
+			}
+		}
+	}
+	return syncDir(s.fs, s.path(pebbleDir))
 }
 
 func (s *Store) openDB() (err error) {
@@ -227,16 +272,24 @@ func (s *Store) prepare(born bool) error {
 	if err := syncDir(s.fs, s.fs.PathDir(s.dir)); err != nil {
 		return err
 	}
-	tmp := s.path(formatFile + ".new")
+	if err := s.writeFile(birthFile, ""); err != nil {
+		return err
+	}
+	return s.writeFile(formatFile, fmt.Sprintf("muster data directory, format %d\n", formatVersion))
+}
+
+// writeFile makes a file that is there whole, after a power loss too.
+func (s *Store) writeFile(name, text string) error {
+	tmp := s.path(name + ".new")
 	f, err := s.fs.Create(tmp, vfs.WriteCategoryUnspecified)
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(f, "muster data directory, format %d\n", formatVersion)
+	_, err = io.WriteString(f, text)
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return err
 	}
-	if err := s.fs.Rename(tmp, s.path(formatFile)); err != nil {
+	if err := s.fs.Rename(tmp, s.path(name)); err != nil {
 		return err
 	}
 	return syncDir(s.fs, s.dir)

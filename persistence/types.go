@@ -7,12 +7,13 @@ const MetaShard = ^uint32(0)
 
 // Identity says whose a data directory is. It is written once, when the directory is born.
 type Identity struct {
-	Format  int    `json:"format"`  // of the directory; set by Open
-	Cluster string `json:"cluster"` // id of the cluster; Open makes one up when empty
-	Node    uint64 `json:"node"`    // node id, never 0, never reused
-	Name    string `json:"name"`    // node name, for people
-	Store   string `json:"store"`   // uuid of this directory; set by Open when empty
-	BornAt  int64  `json:"born_at"` // Unix ms; set by Open when 0
+	Format  int    `json:"format"`           // of the directory; set by Open
+	Cluster string `json:"cluster"`          // id of the cluster; Open makes one up when empty
+	Node    uint64 `json:"node"`             // node id, never 0, never reused
+	Name    string `json:"name"`             // node name, for people
+	Store   string `json:"store"`            // uuid of this directory; set by Open when empty
+	BornAt  int64  `json:"born_at"`          // Unix ms; set by Open when 0
+	Joined  bool   `json:"joined,omitempty"` // joined a cluster: never gives birth to its groups
 }
 
 // Op is one write to a row of a shard. Key and End are inner keys: what stands before

@@ -65,10 +65,11 @@ func Open(cfg Config) (*Node, error) {
 	return n, nil
 }
 
-// born creates the groups unless there are some.
+// born creates the groups unless there are some. A node that joined a cluster gets its
+// replicas from the others, all its life.
 func (n *Node) born() error {
 	groups, err := n.Store.Groups()
-	if err != nil || len(groups) > 0 {
+	if err != nil || len(groups) > 0 || n.Store.Identity().Joined {
 		return err
 	}
 	members := n.cfg.Members
