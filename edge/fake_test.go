@@ -142,7 +142,7 @@ func newRig(t testing.TB, change ...func(*Config)) *rig {
 	if r.edge, err = New(cfg); err != nil {
 		t.Fatal(err)
 	}
-	r.pipe = link.NewPipe("n", 1, r.edge, r.core)
+	r.pipe = link.NewPipe("n", 1, r.edge.Core("n"), r.core)
 	r.pipe.Dial()
 	r.srv = httptest.NewServer(r.edge.Handler())
 	t.Cleanup(func() {

@@ -66,7 +66,7 @@ func inKept(t *testing.T, token string, con *wire.Connect, attach *link.OutboxBa
 		if k.edge, err = New(Config{Node: "n", Auth: capToken{}, Hubs: 4, NoPoller: true}); err != nil {
 			t.Fatal(err)
 		}
-		k.pipe = link.NewPipe("n", 1, k.edge, k.core)
+		k.pipe = link.NewPipe("n", 1, k.edge.Core("n"), k.core)
 		k.pipe.Dial()
 		a, b := net.Pipe()
 		ln := &oneConn{conns: make(chan net.Conn, 1), done: make(chan struct{})}

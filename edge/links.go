@@ -18,6 +18,9 @@ type linkState struct {
 	told  [shards]uint64
 }
 
+// Core is the edge's end of its link with a core, for link.NewPipe and link.NewFar: one link at a time for each node.
+func (e *Edge) Core(node string) link.Edge { return e }
+
 // LinkUp begins an epoch.
 func (e *Edge) LinkUp(up link.Uplink, epoch uint64) {
 	l := &e.link

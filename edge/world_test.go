@@ -92,7 +92,7 @@ func newWorldOn(t testing.TB, core actors.Config, change ...func(*edge.Config)) 
 	if w.edge, err = edge.New(cfg); err != nil {
 		t.Fatal(err)
 	}
-	w.pipe = link.NewPipe("n1", 1, w.edge, w.node)
+	w.pipe = link.NewPipe("n1", 1, w.edge.Core("n1"), w.node)
 	w.pipe.Dial()
 	w.ln = &pipes{conns: make(chan net.Conn), done: make(chan struct{})}
 	w.pipes = &http.Server{Handler: w.edge.Handler()}

@@ -8,5 +8,8 @@
 // done) before it sends anything else for it. So start, loss, failover and repair
 // are one mechanism, and nothing is ever resent.
 //
-// Pipe is the link between an edge and a core in one process.
+// Pipe is the link between an edge and a core in one process. Far is the end of a link with another process, over a
+// stream that has a lane for each class of traffic. There the messages of a lane are cut into numbered frames, many
+// messages in one: a frame that does not follow the last one is a gap. Announcements have a lane of their own, so that they do
+// not hold up commands; a message for a shard waits at the core for the announcement that was sent before it.
 package link

@@ -170,7 +170,7 @@ func (s *server) startEdge(verifier *auth.Verifier) error {
 	if err != nil {
 		return fault(err)
 	}
-	s.pipe = link.NewPipe(s.cfg.NodeName, uint64(time.Now().UnixNano()), s.edge, s.core)
+	s.pipe = link.NewPipe(s.cfg.NodeName, uint64(time.Now().UnixNano()), s.edge.Core(s.cfg.NodeName), s.core)
 	s.pipe.Dial()
 	return nil
 }
