@@ -3,10 +3,15 @@ package stream
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
+	"sync"
+	"sync/atomic"
 	"time"
+
+	"google.golang.org/grpc"
 )
 
 // Dial says which of two nodes dials the other. Both must agree.
@@ -67,14 +72,208 @@ var (
 	ErrDown     = errors.New("stream: the node is not connected")
 	ErrFull     = errors.New("stream: the queue to the node is full")
 	ErrTooLarge = errors.New("stream: a payload holds at most 8 MiB")
+	ErrLost     = errors.New("stream: the connection broke before the answer came")
 	ErrNoMethod = errors.New("stream: the node does not know the method")
 	ErrBusy     = errors.New("stream: the node has too many calls in progress")
 )
 
-// RemoteError is what a handler of another node returned.
-type RemoteError struct{ Text string }
+// Net is a node's end of all its connections on one port.
+type Net struct {
+	cfg     Config
+	start   time.Time
+	ctx     context.Context
+	cancel  context.CancelCauseFunc
+	server  *grpc.Server
+	quiet   quiet
+	prover  prover
+	raft    *raftPort
+	id      atomic.Pointer[string] // of the cluster
+	skipped atomic.Uint64
+	calls   atomic.Uint64
+	running sync.WaitGroup
 
-func (e *RemoteError) Error() string { return e.Text }
+	mu       sync.Mutex
+	peers    map[uint64]*peer
+	accepted map[uint64]*epoch // by id
+	handlers map[string]handler
+	stopped  bool
+}
 
-// Handler answers a call.
-type Handler func(ctx context.Context, from Peer, req []byte) ([]byte, error)
+// Listen begins to accept connections. Without keys the listener must be on a loopback address.
+func Listen(cfg Config) (*Net, error) {
+	if cfg.Self.Node == 0 || cfg.Listener == nil {
+		return nil, errors.New("stream: a node id and a listener are needed")
+	}
+	if cfg.Classes < 1 || cfg.Classes > maxClasses {
+		return nil, fmt.Errorf("stream: 1 to %d classes, not %d", maxClasses, cfg.Classes)
+	}
+	if cfg.Keys == nil && !loopback(cfg.Listener.Addr().String()) {
+		return nil, errPlain
+	}
+	cfg.setDefaults()
+	n := &Net{
+		cfg: cfg, start: time.Now(), quiet: quiet{log: cfg.Logger, seen: map[string]time.Time{}},
+		peers: map[uint64]*peer{}, accepted: map[uint64]*epoch{}, handlers: map[string]handler{},
+	}
+	n.id.Store(&cfg.Cluster)
+	n.ctx, n.cancel = context.WithCancelCause(context.Background())
+	n.server = grpc.NewServer(n.serverOptions()...)
+	n.server.RegisterService(n.service(), n)
+	n.running.Go(func() {
+		if err := n.server.Serve(cfg.Listener); err != nil && n.ctx.Err() == nil {
+			cfg.Logger.Error("stream: the listener failed", "error", err)
+		}
+	})
+	n.running.Go(n.pingAll)
+	return n, nil
+}
+
+func (cfg *Config) setDefaults() {
+	or := func(d *time.Duration, v time.Duration) {
+		if *d == 0 {
+			*d = v
+		}
+	}
+	or(&cfg.PingEvery, 200*time.Millisecond)
+	or(&cfg.Silence, 700*time.Millisecond)
+	or(&cfg.Lost, 5*time.Second)
+	if cfg.Queue == 0 {
+		cfg.Queue = 4 << 20
+	}
+	if cfg.Wire == [2]uint8{} {
+		cfg.Wire = [2]uint8{oldestWire, newestWire}
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	if cfg.Receive == nil {
+		cfg.Receive = func(Peer, Class, byte, []byte) {}
+	}
+	if cfg.Up == nil {
+		cfg.Up = func(Peer) {}
+	}
+	if cfg.Down == nil {
+		cfg.Down = func(Peer, bool) {}
+	}
+	if cfg.Silent == nil {
+		cfg.Silent = func(Peer, bool) {}
+	}
+	if cfg.Ping == nil {
+		cfg.Ping = func(_ uint64, pong func()) { pong() }
+	}
+	if cfg.Note == nil {
+		cfg.Note = func() []byte { return nil }
+	}
+	if cfg.Noted == nil {
+		cfg.Noted = func(Peer, []byte, time.Time, time.Duration) {}
+	}
+}
+
+func (n *Net) cluster() string { return *n.id.Load() }
+
+// SetCluster says which cluster the node belongs to, once.
+func (n *Net) SetCluster(id string) {
+	n.id.Store(&id)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, p := range n.peers {
+		p.nudge()
+	}
+}
+
+// SetPeers says with whom to be connected; those it no longer names are let go. An authenticated node of the
+// cluster that connects by itself is taken too.
+func (n *Net) SetPeers(peers []Peer) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	named := map[uint64]bool{n.cfg.Self.Node: true}
+	for _, info := range peers {
+		if named[info.Node] || info.Node == 0 {
+			continue
+		}
+		named[info.Node] = true
+		if p := n.keep(info.Node); p != nil {
+			p.want(info)
+		}
+	}
+	for node, p := range n.peers {
+		if !named[node] {
+			p.drop()
+		}
+	}
+}
+
+// keep finds or makes a peer; nil when the Net stops. The caller holds mu.
+func (n *Net) keep(node uint64) *peer {
+	p := n.peers[node]
+	if p == nil && !n.stopped {
+		p = &peer{net: n, node: node, poke: make(chan struct{}, 1)}
+		n.peers[node] = p
+		n.running.Go(p.run)
+	}
+	return p
+}
+
+// offer hands an accepted epoch to its peer; false when the Net stops.
+func (n *Net) offer(e *epoch) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	p := n.keep(e.peer.Node)
+	if p == nil {
+		return false
+	}
+	p.offer(e)
+	return true
+}
+
+// epoch with a node; nil: none.
+func (n *Net) epoch(node uint64) *epoch {
+	n.mu.Lock()
+	p := n.peers[node]
+	n.mu.Unlock()
+	if p == nil {
+		return nil
+	}
+	return p.current.Load()
+}
+
+// Connected says whether there is an epoch with the node.
+func (n *Net) Connected(node uint64) bool { return n.epoch(node) != nil }
+
+// Send queues a message; it never blocks, and payload must not change any more. ErrDown, ErrFull, ErrTooLarge.
+// After nil it arrives, or the epoch ends. Classes that the peer's build does not know are skipped.
+func (n *Net) Send(to uint64, c Class, kind byte, payload []byte) error {
+	e := n.epoch(to)
+	if e == nil {
+		return ErrDown
+	}
+	return e.send(c, envelope{direct, kind, payload}, (*queue).put)
+}
+
+// SendWait is Send that waits for room in the queue.
+func (n *Net) SendWait(ctx context.Context, to uint64, c Class, kind byte, payload []byte) error {
+	e := n.epoch(to)
+	if e == nil {
+		return ErrDown
+	}
+	return e.send(c, envelope{direct, kind, payload}, func(q *queue, v envelope) error { return q.wait(ctx, v) })
+}
+
+func (n *Net) receive(from Peer, c Class, v envelope) {
+	if n.raft != nil && c == raftClass {
+		n.raft.receive(from, v)
+		return
+	}
+	n.cfg.Receive(from, c, v.kind, v.payload)
+}
+
+// Stop ends all epochs and waits for all callbacks. Down is told of each.
+func (n *Net) Stop() {
+	n.mu.Lock()
+	n.stopped = true
+	n.mu.Unlock()
+	_ = n.cfg.Listener.Close() // first: peers that lose us find the port refused
+	n.cancel(errStopped)
+	n.server.Stop()
+	n.running.Wait()
+}
