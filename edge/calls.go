@@ -7,9 +7,14 @@ import (
 	"muster/actors/link"
 )
 
-// call is a question to the core that is not answered yet. answer gets nil when the
-// time is over.
-type call struct{ answer func(*link.Down) }
+// call is a question to a shard that is not answered yet. answer gets nil when the
+// time is over, or the shard's core has gone and the question may not be put twice.
+type call struct {
+	answer func(*link.Down)
+	shard  uint32
+	again  *link.Up // what may be sent again; nil: nothing
+	waits  bool     // for the shard to open
+}
 
 // queue holds calls of one time-out, so that it is in order of time.
 type queue struct{ list []deadline }
@@ -25,14 +30,14 @@ const (
 )
 
 // expect registers a call and returns its number.
-func (h *hub) expect(class int, answer func(*link.Down)) uint64 {
+func (h *hub) expect(shard uint32, class int, answer func(*link.Down)) uint64 {
 	n := h.edge.calls.Add(1)
 	after := h.edge.cfg.SnapshotWait
 	if class == long {
 		after = h.edge.cfg.AttachTimeout
 	}
 	at := h.edge.clock() + after.Milliseconds()
-	h.calls[n] = &call{answer}
+	h.calls[n] = &call{answer: answer, shard: shard}
 	q := &h.queues[class]
 	q.list = append(q.list, deadline{at, n})
 	if h.armed > at {
@@ -41,11 +46,16 @@ func (h *hub) expect(class int, answer func(*link.Down)) uint64 {
 	return n
 }
 
-// answered gives an answer to whom it is for; one that comes too late is nobody's.
+// answered gives an answer to whom it is for; one that comes too late is nobody's. A question that may be put twice
+// waits for the shard's next core when this one has lost it.
 func (h *hub) answered(n uint64, m *link.Down) bool {
 	c := h.calls[n]
 	if c == nil {
 		return false
+	}
+	if m != nil && c.again != nil && !c.waits && moved(m) {
+		h.wait(c.shard, n, c.again)
+		return true
 	}
 	delete(h.calls, n)
 	c.answer(m)
@@ -113,7 +123,7 @@ func (e *Edge) Call(ctx context.Context, up *link.Up) (*link.Down, error) {
 
 // ask sends the question of an API call.
 func (h *hub) ask(m *asked) {
-	n := h.expect(long, func(d *link.Down) { m.reply <- d })
+	n := h.expect(m.up.Shard, long, func(d *link.Down) { m.reply <- d })
 	switch b := m.up.Body.(type) {
 	case *link.Up_Act:
 		b.Act.Call = n
@@ -130,14 +140,30 @@ func (h *hub) ask(m *asked) {
 	h.upSoon(m.up.Shard, n, m.up)
 }
 
-// upSoon sends a question now, or when the shard can be reached while the call lives.
+// moved reports an answer that says that the shard is not there.
+func moved(m *link.Down) bool {
+	return m.GetAttached().GetCode() == link.Code_MOVING || m.GetAnswer().GetCode() == link.Code_MOVING
+}
+
+// upSoon sends a question now, or when the shard can be reached while the call lives. Reads and attaches are sent
+// again when the shard's core has gone before it has answered.
 func (h *hub) upSoon(n uint32, call uint64, m *link.Up) {
-	if h.up(n, m) {
-		return
+	switch m.Body.(type) {
+	case *link.Up_Attach, *link.Up_Ask, *link.Up_Query:
+		h.calls[call].again = &link.Up{Body: m.Body} // the link keeps m
 	}
+	h.calls[call].waits = false
+	if !h.up(n, m) {
+		h.wait(n, call, m)
+	}
+}
+
+// wait keeps a question until the shard opens.
+func (h *hub) wait(n uint32, call uint64, m *link.Up) {
 	sh := h.shards[n]
 	for len(sh.waiting) > 0 && h.calls[sh.waiting[0].call] == nil {
 		sh.waiting = sh.waiting[1:]
 	}
 	sh.waiting = append(sh.waiting, waiting{call, m})
+	h.calls[call].waits = true
 }

@@ -218,7 +218,7 @@ func (h *hub) command(s *socket, c *wire.Command) {
 // act sends a command to the user's activation and answers with its verdict. then, if any,
 // runs when it was good.
 func (h *hub) act(s *socket, c *wire.Command, a *link.Act, then ...func()) {
-	a.Call = h.expect(long, func(d *link.Down) {
+	a.Call = h.expect(s.who.shard, long, func(d *link.Down) {
 		switch v := d.GetActed(); {
 		case v == nil:
 			s.refuse(c.Id, wire.CodeMoving, "", retryMoving)

@@ -224,7 +224,7 @@ func (h *hub) open(m *opened) {
 	}
 	o := &opener{opened: m}
 	h.openers[s.conn] = o
-	call := h.expect(long, func(d *link.Down) { h.attached(o, d) })
+	call := h.expect(s.who.shard, long, func(d *link.Down) { h.attached(o, d) })
 	s.self.reported = int32(s.edge.unix(s.active.Load()) / 60_000)
 	h.upSoon(s.who.shard, call, &link.Up{Body: &link.Up_Attach{Attach: s.attach(call, m.connect.SessionId != "")}})
 }
@@ -328,7 +328,7 @@ func (h *hub) opened(o *opener) {
 // renew takes over a refreshed token: the core must know it, to revoke it.
 func (h *hub) renew(m *renewed) {
 	s := m.s
-	call := h.expect(long, func(d *link.Down) {
+	call := h.expect(s.who.shard, long, func(d *link.Down) {
 		a := d.GetAttached()
 		switch {
 		case d == nil:

@@ -52,7 +52,7 @@ func (h *hub) contact(s *socket, c *wire.Command, m *wire.Contact) (why string) 
 		return why
 	}
 	a := &link.Act{What: &link.Act_Contact{Contact: &link.ContactAct{User: m.User, Action: action}}}
-	a.Call = h.expect(long, func(d *link.Down) {
+	a.Call = h.expect(s.who.shard, long, func(d *link.Down) {
 		switch v := d.GetActed(); {
 		case v == nil:
 			s.refuse(c.Id, wire.CodeMoving, "", retryMoving)
@@ -83,7 +83,7 @@ func (h *hub) contacts(s *socket, c *wire.Command, m *wire.Contacts) (why string
 		limit = wire.MaxContactsPage
 	}
 	key := s.who.key
-	call := h.expect(long, func(d *link.Down) {
+	call := h.expect(s.who.shard, long, func(d *link.Down) {
 		switch v := d.GetAnswer(); {
 		case v == nil:
 			s.refuse(c.Id, wire.CodeMoving, "", retryMoving)

@@ -26,13 +26,6 @@ func (e *Edge) Ready() error {
 	return nil
 }
 
-// Linked reports whether the core has been heard on the present link.
-func (e *Edge) Linked() bool {
-	e.link.mu.Lock()
-	defer e.link.mu.Unlock()
-	return e.link.heard
-}
-
 // Drain sends every client away, spread over the drain window, and returns when all have gone, 28 s after the call by
 // default, or when ctx ends: then the rest is closed at once, and the error is ctx's. Sessions keep 60 s to resume elsewhere.
 func (e *Edge) Drain(ctx context.Context) error {

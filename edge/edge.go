@@ -97,7 +97,7 @@ func orElse[T comparable](p *T, v T) {
 	}
 }
 
-// Edge holds sockets. It implements link.Edge. Safe for concurrent use.
+// Edge holds sockets. Safe for concurrent use.
 type Edge struct {
 	cfg   Config
 	start time.Time
@@ -114,7 +114,7 @@ type Edge struct {
 	unproven atomic.Int64
 	count    counters
 
-	link     linkState
+	links    links
 	calls    atomic.Uint64
 	draining atomic.Bool
 
@@ -123,8 +123,6 @@ type Edge struct {
 	once    sync.Once
 	running sync.WaitGroup
 }
-
-var _ link.Edge = (*Edge)(nil)
 
 // New starts an edge. It does nothing for clients until a link is up.
 func New(cfg Config) (*Edge, error) {

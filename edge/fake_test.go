@@ -49,18 +49,31 @@ func newFakeCore() *fakeCore {
 }
 
 func (c *fakeCore) EdgeUp(_ string, _, _ uint64, down link.Downlink) {
+	c.mu.Lock()
+	c.down = down
+	c.mu.Unlock()
+	down.Beat(c.beat())
+}
+
+func (c *fakeCore) beat() *link.Beat {
 	b := &link.Beat{}
 	for i := range uint32(shards) {
 		b.Shards, b.Terms = append(b.Shards, i), append(b.Terms, c.term)
 	}
-	c.mu.Lock()
-	c.down = down
-	c.mu.Unlock()
-	down.Beat(b)
+	return b
+}
+
+// Beat is answered in kind.
+func (c *fakeCore) Beat(string, uint64, *link.Beat) {
+	c.work <- func() {
+		c.mu.Lock()
+		down := c.down
+		c.mu.Unlock()
+		down.Beat(c.beat())
+	}
 }
 
 func (c *fakeCore) EdgeDown(string, uint64, uint64, bool) {}
-func (c *fakeCore) Beat(string, uint64, *link.Beat)       {}
 func (c *fakeCore) say(shard uint32, d *link.Down)        { c.work <- func() { c.send(shard, d) } }
 
 func (c *fakeCore) show(user string, version uint64, mask, state uint32) {

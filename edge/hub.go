@@ -74,11 +74,15 @@ type (
 	linked    struct {           // a shard is led with a term on a link
 		shard uint32
 		term  uint64
-		epoch uint64
 		up    link.Uplink
 	}
-	unlinked struct{ epoch uint64 }
-	asked    struct { // Edge.Call
+	unlinked struct{ shard uint32 }
+	lapsed   struct { // nobody is heard who leads these shards
+		shards  []uint32
+		asOf    []int64 // Unix ms
+		unknown bool    // for so long that nothing is known any more
+	}
+	asked struct { // Edge.Call
 		up    *link.Up
 		reply chan *link.Down
 	}
@@ -167,7 +171,9 @@ func (h *hub) take(m any) {
 	case *linked:
 		h.linked(m)
 	case *unlinked:
-		h.unlinked(m.epoch)
+		h.unlinked(m.shard)
+	case *lapsed:
+		h.lapsed(m)
 	case *asked:
 		h.ask(m)
 	case minute:
@@ -206,11 +212,11 @@ func (h *hub) takeRelayed(m any) {
 	}
 }
 
-// down takes one message of the core. What is of an older term than the shard's was sent by
-// a leader that is none any more.
+// down takes one message of a core. What is of another term than the one that was announced is of a leader that
+// is none any more, or not yet.
 func (h *hub) down(m *link.Down) {
 	sh := h.shards[m.Shard]
-	if m.Term < sh.term || !sh.open {
+	if m.Term != sh.term || !sh.open {
 		h.edge.count.stale.Add(1)
 		return
 	}

@@ -12,7 +12,6 @@ import (
 // where it is led.
 type shard struct {
 	term    uint64 // the highest known
-	epoch   uint64 // of link
 	open    bool   // announced on link for term
 	link    link.Uplink
 	waiting []waiting // until open
@@ -305,7 +304,7 @@ func (h *hub) watchShard(n uint32, s *socket, add, remove []string, g *gather) {
 		return
 	}
 	g.depart()
-	call := h.expect(short, func(d *link.Down) {
+	call := h.expect(n, short, func(d *link.Down) {
 		if d == nil {
 			h.owe(n, s, add, g.query)
 			g.miss(add)

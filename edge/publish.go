@@ -49,7 +49,7 @@ func (h *hub) publishHere(p *publishing) {
 	}
 	p.tries++
 	key := presence.Key{App: p.s.who.key.App, User: p.user}
-	call := h.expect(long, func(d *link.Down) { h.published(p, d) })
+	call := h.expect(userShard(key), long, func(d *link.Down) { h.published(p, d) })
 	h.upSoon(userShard(key), call, &link.Up{Body: &link.Up_Act{Act: &link.Act{
 		Call: call, App: key.App, User: key.User, What: &link.Act_Publish{Publish: p.publish},
 	}}})

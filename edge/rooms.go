@@ -120,7 +120,7 @@ func (h *hub) enterHere(m *entering) {
 	}
 	r.remove(m.seat.conn)
 	r.seats = append(r.seats, m.seat)
-	call := h.expect(long, func(d *link.Down) {
+	call := h.expect(n, long, func(d *link.Down) {
 		reply, err := roomReply(m.room, d)
 		if err != nil {
 			h.vacate(key, m.seat.conn)
@@ -245,7 +245,7 @@ func (h *hub) commandWindow(s *socket, c *wire.Command, room string) (why string
 
 func (h *hub) listHere(m *listing) {
 	key := presence.Key{App: m.s.who.key.App, User: m.room}
-	call := h.expect(long, func(d *link.Down) {
+	call := h.expect(roomShard(key), long, func(d *link.Down) {
 		reply, err := roomReply(m.room, d)
 		if err != nil {
 			m.s.send(&wire.Reply{Id: m.id, Body: &wire.Reply_Error{Error: err}})
