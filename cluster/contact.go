@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	lease     = 700 * time.Millisecond // how long a leader serves without an answer of a quorum
+	silence   = 700 * time.Millisecond // how long a node may not be heard of
 	ownStall  = 200 * time.Millisecond // a gap between two Wakes in which nothing of others could be heard
 	caughtFor = 2 * time.Second        // how long a learner was caught up and answering when it is promoted
 )
@@ -26,17 +26,17 @@ func (g *group) hear(m *raftpb.Message) {
 // live says that a replica answered this leader lately and is no suspect.
 func (g *group) live(id uint64) bool {
 	at, ok := g.heard[id]
-	return id == g.state.Replica || ok && g.host.now-at <= lease && !g.host.suspects[g.node(id)]
+	return id == g.state.Replica || ok && g.host.now-at <= silence && !g.host.suspects[g.node(id)]
 }
 
 // elected begins the lease: a quorum has just voted.
 func (g *group) elected() {
-	g.heard, g.caught, g.until = map[uint64]time.Duration{}, map[uint64]time.Duration{}, g.host.now+lease
+	g.heard, g.caught, g.until = map[uint64]time.Duration{}, map[uint64]time.Duration{}, g.host.now+g.host.cfg.Lease
 }
 
 // renew moves the lease's end to where the answers of a quorum put it.
 func (g *group) renew() {
-	g.until = min(g.quorum(g.state.Conf.GetVoters()), g.quorum(g.state.Conf.GetVotersOutgoing())) + lease
+	g.until = min(g.quorum(g.state.Conf.GetVoters()), g.quorum(g.state.Conf.GetVotersOutgoing())) + g.host.cfg.Lease
 }
 
 // quorum is the latest moment since which a majority of the voters has answered.
@@ -51,7 +51,7 @@ func (g *group) quorum(voters []uint64) time.Duration {
 		case id == g.state.Replica:
 			when = g.host.now
 		case !ok:
-			when = -lease
+			when = -g.host.cfg.Lease
 		}
 		at = append(at, when)
 	}

@@ -22,7 +22,7 @@ const (
 func (h *Host) Wake(now time.Duration) {
 	h.idle()
 	if now-h.now > ownStall {
-		h.calmAt = now + lease
+		h.calmAt = now + silence
 	}
 	h.now = max(h.now, now)
 	for _, g := range h.order {

@@ -249,20 +249,6 @@ func (e *Engine) Status(group uint32) (s Status, err error) {
 	return s, err
 }
 
-// Groups is the status of all replicas here, by group, at one moment.
-func (e *Engine) Groups() (map[uint32]Status, error) {
-	all := map[uint32]Status{}
-	err := e.ask(func() (err error) {
-		for _, g := range e.host.order {
-			if all[g.id], err = e.host.Status(g.id); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	return all, err
-}
-
 // Ping runs pong on the engine's goroutine: a node whose disk hangs does not answer. pong must not block.
 func (e *Engine) Ping(pong func()) { e.post(pong) }
 

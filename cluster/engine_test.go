@@ -188,6 +188,7 @@ func (n *testNode) start(shards int, members []persistence.Member) {
 	cfg := EngineConfig{
 		Node: n.id, Store: store, Leading: n, Logger: quiet,
 		Fatal: func(err error) { n.t.Errorf("node %d: %v", n.id, err) },
+		Host:  HostConfig{Lease: 10 * time.Second}, // a busy machine is no partition
 	}
 	if n.mesh != nil {
 		cfg.Transport = n.mesh.Port(n.id)

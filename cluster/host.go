@@ -235,10 +235,11 @@ func (h *Host) Status(group uint32) (Status, error) {
 	b := g.raft.BasicStatus()
 	s := Status{Term: b.GetTerm(), Leader: g.node(b.Lead), Open: g.open, Commit: b.GetCommit(), Last: g.log.last, State: g.state}
 	if g.leading {
-		s.Followers = map[uint64]Follower{}
+		s.Behind = map[uint64]uint64{}
 		g.raft.WithProgress(func(id uint64, _ raft.ProgressType, p progress) {
-			if id != g.state.Replica {
-				s.Followers[id] = Follower{Behind: g.log.last - min(p.Match, g.log.last), Live: g.live(id), CaughtUp: g.caughtUp(id)}
+			s.Behind[id] = g.log.last - min(p.Match, g.log.last)
+			if g.caughtUp(id) {
+				s.CaughtUp = append(s.CaughtUp, id)
 			}
 		})
 	}

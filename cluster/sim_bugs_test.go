@@ -30,6 +30,7 @@ var injected = []struct {
 	{"old ConfState in a snapshot", "host", func(b *simBugs) { b.oldConfState = true }, 50, 200},
 	{"the sender's HardState in a snapshot", "host", func(b *simBugs) { b.senderHardState = true }, 500, 500},
 	{"old log tail kept", "disk", func(b *simBugs) { b.keepTail = true }, 2000, 500},
+	{"lease off", "host", func(b *simBugs) { b.noLease = true }, 200, 200},
 	{"soft effect ahead of its record", "shell", func(b *simBugs) { b.softAhead = true }, 20, 20},
 	{"delivery ahead of its commit", "shell", func(b *simBugs) { b.eager = true }, 20, 20},
 	{"activation outlives its term", "shell", func(b *simBugs) { b.outlive = true }, 50, 500},

@@ -35,7 +35,12 @@ type checker struct {
 	home     map[replicaOf]uint64 // which node
 	gone     map[replicaOf]bool
 	audit    map[uint32]*fence
+	reach    map[[2]uint64]int64 // nodes → when they could last talk
 }
+
+// aloneWithin is how long a leader may answer from memory without a quorum in reach; longer after a pause, in
+// which answers that waited look new.
+const aloneWithin, aloneAfterPause = second, 1700 * ms
 
 type (
 	pubKey struct {
@@ -81,7 +86,7 @@ func newChecker(s *sim) *checker {
 		commands: map[at]uint64{}, hashes: map[at]uint64{},
 		sums: map[at]uint64{}, confs: map[at]string{}, history: map[uint32][]confAt{},
 		leaders: map[termOf]uint64{}, votes: map[voteOf]uint64{}, born: map[replicaOf]int{},
-		home: map[replicaOf]uint64{}, gone: map[replicaOf]bool{}, audit: map[uint32]*fence{},
+		home: map[replicaOf]uint64{}, gone: map[replicaOf]bool{}, audit: map[uint32]*fence{}, reach: map[[2]uint64]int64{},
 	}
 }
 
@@ -165,8 +170,43 @@ func (c *checker) event(a *activation, version uint64, stream uint32, off uint64
 
 // output: a node that knows a newer term says nothing for an older one.
 func (c *checker) output(a *activation) {
+	c.alone(a)
 	if hard := c.s.hardTerm(a.n, a.shard+1); hard > a.term {
 		c.s.fail("I4 fence", "node %d is at term %d and emits for term %d of shard %d", a.n.id, hard, a.term, a.shard)
+	}
+}
+
+// look notes who can talk to whom.
+func (c *checker) look() {
+	c.s.after(20*ms, c.look)
+	for _, a := range c.s.nodes {
+		for _, b := range c.s.nodes {
+			if b.up && !b.paused && !c.s.net.cut[[2]uint64{a.id, b.id}] && !c.s.net.cut[[2]uint64{b.id, a.id}] {
+				c.reach[[2]uint64{a.id, b.id}] = c.s.now
+			}
+		}
+	}
+}
+
+// alone: a leader without a quorum in reach stops answering.
+func (c *checker) alone(a *activation) {
+	bound, group := aloneWithin, a.shard+1
+	if c.s.now-a.n.resumed < aloneAfterPause {
+		bound = aloneAfterPause
+	}
+	quorum := func(voters []uint64) bool {
+		n := 0
+		for _, v := range voters {
+			home := c.home[replicaOf{group, v}]
+			if at, ok := c.reach[[2]uint64{a.n.id, home}]; home == a.n.id || ok && c.s.now-at <= bound {
+				n++
+			}
+		}
+		return len(voters) == 0 || n > len(voters)/2
+	}
+	conf := c.load(a.n, group).state.Conf
+	if c.s.now > 2*second && (!quorum(conf.GetVoters()) || !quorum(conf.GetVotersOutgoing())) {
+		c.s.fail("stale leader", "node %d answers for shard %d without a quorum in reach for %d ms", a.n.id, a.shard, bound/ms)
 	}
 }
 

@@ -23,18 +23,10 @@ func TestSimFailover(t *testing.T) {
 				}
 			}
 		}, time.Second, 3 * time.Second},
-		{"black hole, by raft's timers", func(s *sim, n *vnode) {
-			for _, p := range s.all() {
-				s.net.cut[[2]uint64{n.id, p.id}], s.net.cut[[2]uint64{p.id, n.id}] = true, true
-			}
-		}, 4 * time.Second, 4 * time.Second},
-		{"leadership given away", func(s *sim, n *vnode) {
-			n.input(func() {
-				for _, shard := range n.sortedShards() {
-					_ = n.host.Transfer(shard, 0)
-				}
-			})
-		}, 200 * time.Millisecond, 2 * time.Second},
+		{"black hole, pings unanswered", hole, 2 * time.Second, 4 * time.Second},
+		{"black hole, by raft's timers", func(s *sim, n *vnode) { s.deaf = true; hole(s, n) }, 4 * time.Second, 4 * time.Second},
+		{"stopped as by SIGSTOP", func(s *sim, n *vnode) { n.paused = true }, 2 * time.Second, 4 * time.Second},
+		{"leadership given away", func(s *sim, n *vnode) { n.input(func() { n.host.Yield(true) }) }, 200 * time.Millisecond, 2 * time.Second},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var took []time.Duration
@@ -52,6 +44,13 @@ func TestSimFailover(t *testing.T) {
 				t.Errorf("p99 %v and max %v are over %v and %v", p99, took[len(took)-1], c.p99, c.max)
 			}
 		})
+	}
+}
+
+// hole loses all between a node and the others; the sockets stay.
+func hole(s *sim, n *vnode) {
+	for _, p := range s.all() {
+		s.net.cut[[2]uint64{n.id, p.id}], s.net.cut[[2]uint64{p.id, n.id}] = true, true
 	}
 }
 

@@ -33,6 +33,7 @@ func (s *sim) nemesis() {
 		}
 	}
 	s.after(200*ms, s.plan.step)
+	s.check.look()
 	faults := s.faults()
 	pace := pick(s, []int64{150, 400, 1000}) * ms
 	var next func()
@@ -50,7 +51,7 @@ func (s *sim) nemesis() {
 func (s *sim) faults() []func() {
 	all := []func(){
 		s.crashOne, s.crashOne, s.crashLeader, s.crashLeader, s.crashAll, s.partition, s.partition, s.isolate, s.pause,
-		s.breakDisk, s.transfer, s.suspicion, s.plan.move, s.plan.move, s.wipe, s.rolling, s.fillDisk, s.jumpClock, s.stray,
+		s.breakDisk, s.transfer, s.suspicion, s.plan.move, s.plan.move, s.wipe, s.rolling, s.fillDisk, s.yield, s.jumpClock, s.stray,
 	}
 	s.rnd.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 	return all[:pick(s, []int{3, 6, len(all)})]
@@ -108,7 +109,7 @@ func (s *sim) partition() {
 	s.cut(cut)
 }
 
-// isolate cuts a leader off from its peers, not from its clients. The peers' pings tell them soon.
+// isolate cuts a leader off from its peers, not from its clients.
 func (s *sim) isolate() {
 	var leaders []*vnode
 	for _, n := range s.running() {
@@ -123,10 +124,6 @@ func (s *sim) isolate() {
 	n := pick(s, leaders)
 	for _, p := range s.all() {
 		cut = append(cut, [2]uint64{n.id, p.id}, [2]uint64{p.id, n.id})
-		if p != n {
-			p.later(s.rnd.Int64N(150*ms), func() { p.input(func() { p.host.Suspect(n.id) }) })
-			p.later(second+s.rnd.Int64N(2*second), func() { p.input(func() { p.host.Trust(n.id) }) })
-		}
 	}
 	s.cut(cut)
 }
@@ -165,7 +162,7 @@ func (n *vnode) resume() {
 	if !n.up || !n.paused {
 		return
 	}
-	n.paused = false
+	n.paused, n.resumed = false, n.sim.now
 	n.sim.log("node %d goes on", n.id)
 	frozen := n.frozen
 	n.frozen = nil
@@ -206,16 +203,14 @@ func (s *sim) suspicion() {
 // rolling restarts every node, leaderships given away first.
 func (s *sim) rolling() {
 	for i, n := range s.all() {
-		s.after(int64(i)*400*ms, func() {
+		s.after(int64(i)*600*ms, func() {
 			if !n.up || s.calm {
 				return
 			}
 			n.input(func() {
-				for _, shard := range n.sortedShards() {
-					_ = n.host.Transfer(shard, 0)
-				}
+				n.host.Yield(true)
 			})
-			n.later(100*ms, func() { s.crash(n) })
+			n.later(100*ms+s.rnd.Int64N(300*ms), func() { s.crash(n) })
 		})
 	}
 }
@@ -229,6 +224,18 @@ func (s *sim) fillDisk() {
 	s.log("node %d: disk full", n.id)
 	n.input(func() { n.host.Refuse("disk full") })
 	n.later(100*ms+s.rnd.Int64N(second), func() { n.input(func() { n.host.Refuse("") }) })
+}
+
+// yield: a node finds its clock wrong, for a while.
+func (s *sim) yield() {
+	up := s.running()
+	if len(up) == 0 {
+		return
+	}
+	n := pick(s, up)
+	s.log("node %d yields", n.id)
+	n.input(func() { n.host.Yield(true) })
+	n.later(100*ms+s.rnd.Int64N(2*second), func() { n.input(func() { n.host.Yield(false) }) })
 }
 
 func (s *sim) jumpClock() {
@@ -305,6 +312,7 @@ func (s *sim) heal() {
 			n.input(func() { n.host.Trust(p.id) })
 		}
 		n.input(func() { n.host.Refuse("") })
+		n.input(func() { n.host.Yield(false) })
 	}
 }
 

@@ -61,7 +61,11 @@ type vnode struct {
 	skew    int64 // of its wall clock, ms
 	slow    int64 // longest sync
 	wakeAt  time.Duration
-	frozen  []func() // planned for while it was paused
+	frozen  []func()         // planned for while it was paused
+	heard   map[uint64]int64 // node → when it answered a ping
+	silent  map[uint64]bool
+	ticks   int
+	resumed int64 // when it last went on after a pause
 }
 
 type staged struct {
@@ -90,6 +94,7 @@ func (n *vnode) start() {
 	s := n.sim
 	n.life++
 	n.up, n.paused, n.writing, n.due, n.dieAt = true, false, false, false, -1
+	n.heard, n.silent = map[uint64]int64{}, map[uint64]bool{}
 	n.inbox, n.frozen, n.staged, n.leading, n.wakeAt = nil, nil, map[uint32]staged{}, map[uint32]*activation{}, 0
 	s.check.restarted(n)
 	if s.failed() {
@@ -97,7 +102,7 @@ func (n *vnode) start() {
 	}
 	host, err := NewHost(HostConfig{
 		Node: n.id, Rand: rand.New(rand.NewPCG(s.seed, n.id<<16|uint64(n.life))),
-		LogEntries: s.logEntries, LogBytes: s.logBytes, CompareEvery: 16, Logger: tracedRaft{n: n}, ShardInFlight: s.inFlight, bugs: s.bugs.bugs,
+		LogEntries: s.logEntries, LogBytes: s.logBytes, CompareEvery: 16, Logger: tracedRaft{n: n}, ShardInFlight: s.inFlight, Farewell: s.farewell, bugs: s.bugs.bugs,
 	}, n.disk)
 	if err != nil {
 		s.fail("restart", "node %d: %v", n.id, err)
@@ -112,6 +117,45 @@ func (n *vnode) start() {
 func (n *vnode) tick() {
 	n.later(100*ms, n.tick)
 	n.input(func() { n.host.Tick() })
+	if n.ticks++; n.ticks%2 == 0 {
+		n.ping()
+	}
+}
+
+// ping asks all other nodes for an answer, which their loops give.
+func (n *vnode) ping() {
+	s := n.sim
+	for _, p := range s.all() {
+		if p == n {
+			continue
+		}
+		if _, ok := n.heard[p.id]; !ok {
+			n.heard[p.id] = s.now
+		}
+		if s.now-n.heard[p.id] > 700*ms && !n.silent[p.id] && !s.deaf {
+			n.silent[p.id] = true
+			s.silences++
+			n.input(func() { n.host.Silent(p.id) })
+		}
+		s.carry(n, p, func() { p.input(func() { s.carry(p, n, func() { n.pong(p.id) }) }) })
+	}
+}
+
+func (n *vnode) pong(from uint64) {
+	n.heard[from] = n.sim.now
+	if n.silent[from] {
+		delete(n.silent, from)
+		n.input(func() { n.host.Trust(from) })
+	}
+}
+
+// carry brings a ping or its answer from node to node: late, but only a cut link loses it.
+func (s *sim) carry(from, to *vnode, f func()) {
+	s.after(50+s.rnd.Int64N(s.net.delay), func() {
+		if to.up && !s.net.cut[[2]uint64{from.id, to.id}] {
+			to.later(0, f)
+		}
+	})
 }
 
 // input is handled in the node's next turn.
@@ -317,6 +361,10 @@ func (n *vnode) events(events []Event) {
 		case LeaderChanged:
 			if e.Node == n.id {
 				s.check.leader(e.Group, e.Term, e.Node)
+			}
+		case Leaving:
+			if s.rnd.IntN(4) > 0 { // else the shell never says that it is done
+				n.later(s.rnd.Int64N(150*ms), func() { n.input(func() { n.host.Left(e.Shard, e.Term) }) })
 			}
 		case Removed:
 			s.log("node %d removed replica %d of group %d", n.id, e.Replica, e.Group)

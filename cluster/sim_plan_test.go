@@ -16,7 +16,7 @@ func (s *sim) birth() {
 	s.real = s.seed%50 == 0 && s.bugs == simBugs{} && !s.quiet
 	s.shards = pick(s, [][]uint32{{0}, {0, 1}, {0, 1}, {MetaShard, 0}}) // MetaShard is group 0
 	s.logEntries = pick(s, []uint64{8, 24, 100, 4096})
-	nodes := pick(s, []int{3, 3, 4, 4, 5})
+	nodes := pick(s, []int{3, 3, 4, 5, 5})
 	if s.quiet {
 		nodes = 3
 	}
@@ -24,10 +24,11 @@ func (s *sim) birth() {
 		s.addNode()
 	}
 	s.logBytes = pick(s, []uint64{0, 0, 20_000})
+	s.farewell = s.rnd.IntN(2) == 0
 	s.inFlight = pick(s, []int64{0, 0, 200})
 	voters := pick(s, []int{1, 3, 3, 3, 3, 3, nodes - 1 + nodes%2})
 	if s.quiet {
-		voters = 3
+		s.farewell, voters = false, 3
 	}
 	for _, shard := range s.shards {
 		group := shard + 1
@@ -98,7 +99,15 @@ func (p *planner) move() {
 	if g.move != nil {
 		return
 	}
-	if g.want == 1 && len(p.s.nodes) >= 3 {
+	switch grow := p.s.rnd.IntN(2) == 0; {
+	case g.want < 3 && len(p.s.nodes) >= 3:
+		g.want = 3
+		return
+	case grow && g.want == 3 && len(p.s.nodes) >= 5:
+		g.want = 5
+		p.s.grown++
+		return
+	case grow && g.want == 5:
 		g.want = 3
 		return
 	}
@@ -183,8 +192,11 @@ func (p *planner) mend(g *groupPlan, st *persistence.State) {
 			return
 		}
 	}
-	if len(st.Conf.GetVoters()) < g.want {
+	switch voters := st.Conf.GetVoters(); {
+	case len(voters) < g.want:
 		p.swap(g, st)
+	case len(voters) > g.want:
+		g.move = &move{remove: voters[:len(voters)-g.want], began: p.s.now, giveUp: true}
 	}
 }
 

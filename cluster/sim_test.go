@@ -92,7 +92,7 @@ func simulate(seed uint64, bugs simBugs, verbose bool) (s *sim) {
 
 // stats add up what the seeds went through, to see that the faults and paths were met.
 type stats struct {
-	seeds, acks, opens, crashes, snapshots, moves, wipes, reads int
+	seeds, acks, opens, crashes, snapshots, moves, wipes, reads, silences, grown int
 }
 
 func (t *stats) add(s *sim) {
@@ -104,11 +104,13 @@ func (t *stats) add(s *sim) {
 	t.moves += s.moves
 	t.wipes += s.wipes
 	t.reads += s.reads
+	t.silences += s.silences
+	t.grown += s.grown
 }
 
 func (t stats) String() string {
-	return fmt.Sprintf("%d seeds: %d acknowledged, %d openings, %d crashes, %d snapshots, %d moves, %d wiped disks, %d linearizable reads",
-		t.seeds, t.acks, t.opens, t.crashes, t.snapshots, t.moves, t.wipes, t.reads)
+	return fmt.Sprintf("%d seeds: %d acknowledged, %d openings, %d crashes, %d snapshots, %d moves, %d wiped disks, %d linearizable reads, %d silences, %d groups to grow to five",
+		t.seeds, t.acks, t.opens, t.crashes, t.snapshots, t.moves, t.wipes, t.reads, t.silences, t.grown)
 }
 
 // complete fails when a path was never met: a simulator that does nothing finds nothing.
@@ -116,7 +118,7 @@ func (t stats) complete(tb testing.TB) {
 	if t.seeds < 200 {
 		return
 	}
-	for what, n := range map[string]int{"acks": t.acks / 20, "openings": t.opens, "crashes": t.crashes, "snapshots": t.snapshots, "moves": t.moves, "wiped disks": t.wipes, "reads": t.reads} {
+	for what, n := range map[string]int{"acks": t.acks / 20, "openings": t.opens, "crashes": t.crashes, "snapshots": t.snapshots, "moves": t.moves, "wiped disks": t.wipes, "reads": t.reads, "silences": t.silences, "growths": t.grown * 4} {
 		if n < t.seeds/10 {
 			tb.Errorf("%s: only %d in %d seeds", what, n, t.seeds)
 		}

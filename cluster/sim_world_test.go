@@ -50,6 +50,7 @@ type sim struct {
 	shards     []uint32
 	logEntries uint64
 	logBytes   uint64
+	farewell   bool
 	inFlight   int64 // bytes of a shard; 0: the default
 	fat        int   // most padding of a publication
 	think      int64 // longest pause of a client
@@ -57,6 +58,7 @@ type sim struct {
 	storm      int64 // how long faults last
 	calm       bool
 	cruel      bool // nodes die where it hurts
+	deaf       bool // nobody minds a silence
 	quiet      bool // three nodes, three voters, no faults but a test's own
 	real       bool // persistence.Store instead of the model
 	nextNode   uint64

@@ -134,7 +134,7 @@ func TestLeaderCrashAtFailpoints(t *testing.T) {
 }
 
 func TestPartitionFence(t *testing.T) {
-	c := newCluster(t, 3, 3, 4, nil).start()
+	c := newCluster(t, 3, 3, 4, func(cfg *EngineConfig) { cfg.Host.Lease = 0 }).start()
 	w := c.write(8)
 	for round := range 3 {
 		victim := c.leader(uint32(round))

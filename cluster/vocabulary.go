@@ -3,6 +3,7 @@ package cluster
 import (
 	"errors"
 	"math/rand/v2"
+	"time"
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
@@ -45,12 +46,13 @@ type HostConfig struct {
 	Rand   *rand.Rand  // spreads repeated campaigns
 	Logger raft.Logger // nil: silent
 
-	ShardInFlight int64  // bytes of a shard proposed and not yet applied; 4 MiB
-	TotalInFlight int64  // of all shards; 64 MiB
-	LogEntries    uint64 // most entries kept of a log; 4096
-	LogBytes      uint64 // most bytes kept of a log; 8 MiB
-	Farewell      bool   // a transfer waits for Left
-	CompareEvery  uint64 // entries between two comparisons of the replicas' hashes; 1024
+	ShardInFlight int64         // bytes of a shard proposed and not yet applied; 4 MiB
+	TotalInFlight int64         // of all shards; 64 MiB
+	LogEntries    uint64        // most entries kept of a log; 4096
+	LogBytes      uint64        // most bytes kept of a log; 8 MiB
+	Farewell      bool          // a transfer waits for Left
+	Lease         time.Duration // how long a leader serves without an answer of a quorum; 700 ms
+	CompareEvery  uint64        // entries between two comparisons of the replicas' hashes; 1024
 
 	bugs bugs
 }
@@ -120,14 +122,8 @@ type Status struct {
 	Open         uint64 // term; 0: not open here
 	Commit, Last uint64
 	State        persistence.State
-	Followers    map[uint64]Follower // by replica id; on the leader, of voters and learners
-}
-
-// Follower is what a leader knows of another replica.
-type Follower struct {
-	Behind   uint64 // entries it lacks
-	Live     bool   // it answered within 700 ms and is not suspected
-	CaughtUp bool   // a learner: for 2 s it was live and lacked at most 64 committed entries
+	Behind       map[uint64]uint64 // replica → entries it lacks, on the leader
+	CaughtUp     []uint64          // on the leader: learners that for 2 s answered and lacked at most 64 committed entries
 }
 
 func (cfg *HostConfig) setDefaults() {
@@ -141,6 +137,7 @@ func (cfg *HostConfig) setDefaults() {
 	cfg.TotalInFlight = or(cfg.TotalInFlight, 64<<20)
 	cfg.LogEntries = or(cfg.LogEntries, 4096)
 	cfg.LogBytes = or(cfg.LogBytes, 8<<20)
+	cfg.Lease = or(cfg.Lease, silence)
 	cfg.CompareEvery = or(cfg.CompareEvery, 1024)
 }
 
