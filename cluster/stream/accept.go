@@ -38,11 +38,11 @@ func (n *Net) admit(ctx context.Context) (h hello, socket net.Conn, member bool,
 	}
 	own := n.cluster()
 	if err == nil && h.cluster != own && h.cluster != "" && own != "" {
-		err = fmt.Errorf("it belongs to cluster %q, this node to %q", h.cluster, own)
+		err = n.foreign(h)
 	}
 	if err == nil {
 		var v uint8
-		v, err = agree(n.cfg.Wire, h.wire)
+		v, err = n.agree(h)
 		h.wire = [2]uint8{v, v}
 	}
 	if err != nil {
@@ -97,7 +97,7 @@ func (n *Net) acceptEpoch(s grpc.ServerStream) error {
 		return err
 	}
 	if !member {
-		return n.refuse(h, fmt.Errorf("it belongs to cluster %q, this node to %q", h.cluster, n.cluster()))
+		return n.refuse(h, n.foreign(h))
 	}
 	if h.self.Node == n.cfg.Self.Node {
 		return n.refuse(h, errors.New("it has this node's id"))
@@ -105,13 +105,15 @@ func (n *Net) acceptEpoch(s grpc.ServerStream) error {
 	e := n.newEpoch(h, min(h.classes, n.cfg.Classes))
 	e.connected(socket)
 	n.mu.Lock()
-	if n.accepted[e.id] != nil {
-		n.mu.Unlock()
-		e.fail(errReplaced)
-		return n.refuse(h, errors.New("an epoch that exists"))
+	ready := n.started && n.accepted[e.id] == nil
+	if ready {
+		n.accepted[e.id] = e
 	}
-	n.accepted[e.id] = e
 	n.mu.Unlock()
+	if !ready {
+		e.cancel(errStopped)
+		return status.Error(codes.Unavailable, "not ready yet")
+	}
 	defer func() {
 		n.mu.Lock()
 		delete(n.accepted, e.id)

@@ -42,7 +42,7 @@ func (n *Net) serverOptions() []grpc.ServerOption {
 		grpc.Creds(n.credentials()), grpc.ForceServerCodecV2(raw{}),
 		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage),
 		grpc.StaticStreamWindowSize(streamWindow), grpc.StaticConnWindowSize(connWindow),
-		grpc.SharedWriteBuffer(true), grpc.WriteBufferSize(socketBuffer), grpc.ReadBufferSize(socketBuffer),
+		grpc.WriteBufferSize(socketBuffer), grpc.ReadBufferSize(socketBuffer),
 		grpc.ConnectionTimeout(shakeTimeout), grpc.KeepaliveParams(keepalive.ServerParameters{Time: math.MaxInt64}),
 		grpc.WaitForHandlers(true),
 	}
@@ -65,7 +65,7 @@ func (n *Net) client(addr string, dialled func(net.Conn)) (*grpc.ClientConn, err
 		grpc.WithTransportCredentials(n.credentials()), grpc.WithContextDialer(dial), grpc.WithNoProxy(),
 		grpc.WithDisableServiceConfig(), grpc.WithDisableRetry(), grpc.WithDisableHealthCheck(), grpc.WithIdleTimeout(0),
 		grpc.WithStaticStreamWindowSize(streamWindow), grpc.WithStaticConnWindowSize(connWindow),
-		grpc.WithSharedWriteBuffer(true), grpc.WithWriteBufferSize(socketBuffer), grpc.WithReadBufferSize(socketBuffer),
+		grpc.WithWriteBufferSize(socketBuffer), grpc.WithReadBufferSize(socketBuffer),
 		grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: shakeTimeout}), grpc.WithUserAgent("muster"),
 		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(raw{}), grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
 	)
@@ -123,12 +123,12 @@ func (e *epoch) shake(own hello, p Peer, cluster string) error {
 		return fmt.Errorf("node %x was expected there, node %x answered", p.Node, h.self.Node)
 	}
 	if h.cluster != cluster || cluster == "" {
-		return fmt.Errorf("it belongs to cluster %q, this node to %q", h.cluster, cluster)
+		return e.net.foreign(h)
 	}
 	e.peer, e.version = h.self, h.wire[1]
 	e.peer.Wire = e.version
-	if v, err := agree(own.wire, h.wire); err != nil || v != h.wire[1] {
-		return fmt.Errorf("it chose version %d, this node speaks %d to %d", h.wire[1], own.wire[0], own.wire[1])
+	if v, err := e.net.agree(h); err != nil || v != h.wire[1] {
+		return errors.Join(err, fmt.Errorf("it chose version %d", h.wire[1]))
 	}
 	e.shrink(h.classes)
 	streams := []wire{first}

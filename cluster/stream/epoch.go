@@ -156,7 +156,8 @@ func (e *epoch) write(s wire, q *queue) {
 func (e *epoch) read(s wire, index int) {
 	select {
 	case <-e.began:
-	case <-e.ctx.Done():
+	case <-s.Context().Done():
+		e.fail(s.Context().Err())
 		return
 	}
 	for {

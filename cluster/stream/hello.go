@@ -68,12 +68,18 @@ func parseHello(md metadata.MD) (h hello, err error) {
 }
 
 // agree picks the highest version that both speak.
-func agree(own, other [2]uint8) (uint8, error) {
-	v := min(own[1], other[1])
-	if v < max(own[0], other[0]) {
-		return 0, fmt.Errorf("it speaks versions %d to %d, this node %d to %d", other[0], other[1], own[0], own[1])
+func (n *Net) agree(h hello) (uint8, error) {
+	own := n.cfg.Wire
+	v := min(own[1], h.wire[1])
+	if v < max(own[0], h.wire[0]) {
+		return 0, fmt.Errorf("node %s speaks versions %d to %d, node %s %d to %d", h.self.Name, h.wire[0], h.wire[1], n.cfg.Self.Name, own[0], own[1])
 	}
 	return v, nil
+}
+
+// foreign says that two nodes are not of one cluster.
+func (n *Net) foreign(h hello) error {
+	return fmt.Errorf("node %s belongs to cluster %q, node %s to %q", h.self.Name, h.cluster, n.cfg.Self.Name, n.cluster())
 }
 
 // hello of this node for an epoch.

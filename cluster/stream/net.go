@@ -96,6 +96,7 @@ type Net struct {
 	peers    map[uint64]*peer
 	accepted map[uint64]*epoch // by id
 	handlers map[string]handler
+	started  bool // SetPeers was called: epochs are accepted
 	stopped  bool
 }
 
@@ -182,10 +183,11 @@ func (n *Net) SetCluster(id string) {
 }
 
 // SetPeers says with whom to be connected; those it no longer names are let go. An authenticated node of the
-// cluster that connects by itself is taken too.
+// cluster that connects by itself is taken too, from the first SetPeers on: Raft and Handle come before.
 func (n *Net) SetPeers(peers []Peer) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	n.started = true
 	named := map[uint64]bool{n.cfg.Self.Node: true}
 	for _, info := range peers {
 		if named[info.Node] || info.Node == 0 {

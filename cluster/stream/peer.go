@@ -18,6 +18,7 @@ type peer struct {
 	mu      sync.Mutex
 	info    Peer
 	wanted  bool   // SetPeers names it
+	dropped bool   // SetPeers named it, and no longer does
 	changed bool   // by SetPeers: redial at once
 	offered *epoch // accepted, not yet current
 	alive   alive
@@ -34,7 +35,7 @@ func (p *peer) want(info Peer) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.wanted || p.info != info {
-		p.wanted, p.info, p.changed = true, info, true
+		p.wanted, p.dropped, p.info, p.changed = true, false, info, true
 		p.nudge()
 	}
 }
@@ -46,7 +47,7 @@ func (p *peer) drop() {
 	if !p.wanted {
 		return
 	}
-	p.wanted = false
+	p.wanted, p.dropped = false, true
 	if e := p.current.Load(); e != nil {
 		e.fail(errDropped)
 	}
@@ -60,7 +61,7 @@ func (p *peer) offer(e *epoch) {
 	if p.offered != nil {
 		p.offered.fail(errReplaced)
 	}
-	p.offered = e
+	p.offered, p.dropped = e, false
 	if old := p.current.Load(); old != nil {
 		old.fail(errReplaced)
 	}
@@ -88,7 +89,7 @@ func (p *peer) next() *epoch {
 			attempt, p.changed = 0, false
 		}
 		p.mu.Unlock()
-		if e != nil {
+		if e != nil && e.ctx.Err() == nil {
 			return e
 		}
 		if n.ctx.Err() != nil || n.forget(p) {
@@ -111,7 +112,7 @@ func (p *peer) next() *epoch {
 			return e
 		}
 		if n.ctx.Err() == nil {
-			n.quiet.warn("no connection", info.Name+plainText(err), "to", info.Name, "addr", info.Addr, "why", plainText(err))
+			n.quiet.warn("no connection", info.Name, "to", info.Name, "addr", info.Addr, "why", plainText(err))
 		}
 	}
 }
@@ -140,8 +141,11 @@ func (n *Net) forget(p *peer) bool {
 // serve tells an epoch from its beginning to its end.
 func (p *peer) serve(e *epoch) {
 	n := p.net
-	p.began()
-	p.current.Store(e)
+	if !p.began(e) {
+		e.fail(errDropped)
+		e.end()
+		return
+	}
 	n.cfg.Logger.Debug("stream: connected", "to", e.peer.Name, "wire", e.version)
 	n.cfg.Up(e.peer)
 	if n.raft != nil {

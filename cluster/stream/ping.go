@@ -25,14 +25,20 @@ type alive struct {
 	begin  time.Time // of the epoch
 }
 
-func (p *peer) began() {
+// began makes an epoch the current one; false when the peer was let go meanwhile.
+func (p *peer) began(e *epoch) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.dropped {
+		return false
+	}
+	p.current.Store(e)
 	now := time.Now()
 	p.alive.live, p.alive.known, p.alive.begin = true, true, now
 	if !p.alive.silent {
 		p.alive.pong = now
 	}
+	return true
 }
 
 func (p *peer) ended() {

@@ -87,7 +87,8 @@ func (c *creds) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, e
 	conn, info, err := c.TransportCredentials.ServerHandshake(raw)
 	if err != nil {
 		if !errors.Is(err, io.EOF) { // of a peer that looks whether the port answers
-			c.net.quiet.warn("a connection was refused", raw.RemoteAddr().String(), "from", raw.RemoteAddr().String(), "why", err.Error())
+			host, _, _ := net.SplitHostPort(raw.RemoteAddr().String())
+			c.net.quiet.warn("a connection was refused", host, "from", raw.RemoteAddr().String(), "why", err.Error())
 		}
 		return nil, nil, err
 	}
@@ -113,7 +114,7 @@ func proven(ctx context.Context, claimed identity) (net.Conn, error) {
 		return nil, err
 	}
 	if is != claimed {
-		return nil, fmt.Errorf("it says it is node %x of cluster %q, its certificate is for node %x of cluster %q", claimed.node, claimed.cluster, is.node, is.cluster)
+		return nil, fmt.Errorf("a node says it is node %x of cluster %q, its certificate is for node %x of cluster %q", claimed.node, claimed.cluster, is.node, is.cluster)
 	}
 	return raw, nil
 }

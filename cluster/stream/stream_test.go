@@ -34,13 +34,12 @@ type node struct {
 	t    testing.TB
 	self Peer
 
-	mu    sync.Mutex
-	msgs  []got
-	told  []string // "up 2", "down 2 refused", "silent 2", "heard 2"
-	logs  bytes.Buffer
-	ups   []Peer
-	hold  chan struct{} // Receive waits for it; nil: it does not
-	notes int
+	mu   sync.Mutex
+	msgs []got
+	told []string // "up 2", "down 2 refused", "silent 2", "heard 2"
+	logs bytes.Buffer
+	ups  []Peer
+	hold chan struct{} // Receive waits for it; nil: it does not
 }
 
 func listen(t testing.TB) net.Listener {
