@@ -66,6 +66,7 @@ type Move struct {
 type Group struct {
 	Replicas []Replica `json:"replicas"`
 	Next     uint64    `json:"next"` // the smallest replica id never given
+	Term     uint64    `json:"term"` // of the leader whose configuration was adopted last
 	Move     *Move     `json:"move,omitempty"`
 }
 

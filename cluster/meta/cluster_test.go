@@ -1,0 +1,383 @@
+package meta
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"go.uber.org/goleak"
+
+	"muster/cluster"
+	"muster/persistence"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var quiet = slog.New(slog.DiscardHandler)
+
+func logger() *slog.Logger {
+	if os.Getenv("META_LOG") == "" {
+		return quiet
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
+// world is a cluster of real engines in one process.
+type world struct {
+	t      *testing.T
+	shards int
+	mesh   *cluster.Mesh
+	skew   atomic.Int64 // added to all clocks
+
+	mu    sync.Mutex
+	nodes map[uint64]*peer
+}
+
+// peer is one node in one of its lives.
+type peer struct {
+	w      *world
+	self   Node
+	fs     *vfs.MemFS
+	store  *persistence.Store
+	engine *cluster.Engine
+	agent  *Agent
+	stop   context.CancelFunc
+	over   chan struct{}
+
+	mu   sync.Mutex
+	open map[uint32]uint64
+	seqs map[uint32]uint64
+	acks map[[2]uint64]chan bool // shard, seq
+}
+
+func newWorld(t *testing.T, shards int) *world {
+	w := &world{t: t, shards: shards, mesh: cluster.NewMesh(), nodes: map[uint64]*peer{}}
+	t.Cleanup(func() {
+		for _, p := range w.all() {
+			p.kill()
+		}
+		w.mesh.Close()
+	})
+	return w
+}
+
+func (w *world) now() time.Time { return time.Now().Add(time.Duration(w.skew.Load())) }
+
+func (w *world) all() []*peer {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var ps []*peer
+	for _, id := range slices.Sorted(maps.Keys(w.nodes)) {
+		ps = append(ps, w.nodes[id])
+	}
+	return ps
+}
+
+func (w *world) peer(id uint64) *peer {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.nodes[id]
+}
+
+// Call implements Net.
+func (w *world) Call(ctx context.Context, node uint64, method string, req []byte) ([]byte, error) {
+	p := w.peer(node)
+	if p == nil {
+		return nil, errors.New("refused")
+	}
+	return p.agent.Handle(ctx, method, 0, req)
+}
+
+// callAddr calls the address that a test gives node id.
+func (w *world) callAddr(ctx context.Context, addr, method string, req []byte) ([]byte, error) {
+	for _, p := range w.all() {
+		if p.self.Raft == addr {
+			return w.Call(ctx, p.self.ID, method, req)
+		}
+	}
+	return nil, errors.New("refused")
+}
+
+// start runs a node: born, joining by another's address, or again.
+func (w *world) start(id uint64, fs *vfs.MemFS) *peer {
+	w.t.Helper()
+	p := &peer{w: w, fs: fs, self: Node{ID: id, Name: fmt.Sprint("n", id), Raft: fmt.Sprint("raft-", id), Incarnation: uint64(time.Now().UnixNano())}}
+	p.open, p.seqs, p.acks = map[uint32]uint64{}, map[uint32]uint64{}, map[[2]uint64]chan bool{}
+	fresh := fs == nil
+	if fresh {
+		p.fs = vfs.NewCrashableMem()
+	}
+	var known []Node
+	if others := w.all(); fresh && len(others) > 0 {
+		var joined Joined
+		eventually(w.t, "joined", func() (err error) {
+			joined, err = Join(context.Background(), w.callAddr, []string{others[len(others)-1].self.Raft}, p.self)
+			return err
+		})
+		known = joined.Nodes
+		fresh = false
+	}
+	store, err := persistence.Open("data", persistence.Options{
+		FS: p.fs, Create: &persistence.Identity{Node: id, Cluster: "c"}, Ballast: -1, Reserve: 1, Logger: quiet, Memtable: 1 << 20,
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if fresh {
+		if err := cluster.Birth(store, w.shards, []persistence.Member{{Replica: 1, Node: id}}, time.Unix(1_700_000_000, 0)); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	p.store = store
+	p.agent = NewAgent(Config{
+		Self: p.self, Birth: Cluster{ID: "c"}, Known: known, Rows: store, Net: w, Now: w.now, Every: 200 * time.Millisecond,
+		Logger: logger().With("node", id),
+	})
+	p.engine, err = cluster.Start(cluster.EngineConfig{
+		Node: id, Store: store, Transport: w.mesh.Port(id), Leading: p, Meta: p.agent, Logger: quiet,
+		Fatal: func(err error) { w.t.Errorf("node %d: %v", id, err) },
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.mu.Lock()
+	w.nodes[id] = p
+	w.mu.Unlock()
+	ctx, cancel := context.WithCancel(context.Background())
+	p.stop, p.over = cancel, make(chan struct{})
+	go func() {
+		p.agent.Run(ctx, p.engine)
+		close(p.over)
+	}()
+	return p
+}
+
+// kill ends a node; its disk is returned as a power loss leaves it.
+func (p *peer) kill() *vfs.MemFS {
+	p.w.mesh.Crash(p.self.ID)
+	fs := p.fs.CrashClone(vfs.CrashCloneCfg{})
+	p.w.mu.Lock()
+	delete(p.w.nodes, p.self.ID)
+	p.w.mu.Unlock()
+	p.stop()
+	p.engine.Stop()
+	<-p.over
+	if err := p.store.Close(); err != nil {
+		p.w.t.Error(err)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for k, ch := range p.acks {
+		ch <- false
+		delete(p.acks, k)
+	}
+	p.open = map[uint32]uint64{}
+	return fs
+}
+
+func (p *peer) Opened(shard uint32, term, _ uint64, _ int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.open[shard], p.seqs[shard] = term, 0
+}
+
+func (p *peer) Closed(shard uint32, _ uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.open, shard)
+	for k, ch := range p.acks {
+		if k[0] == uint64(shard) {
+			ch <- false
+			delete(p.acks, k)
+		}
+	}
+}
+
+func (p *peer) Committed(shard uint32, _, seq, _ uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for k, ch := range p.acks {
+		if k[0] == uint64(shard) && k[1] <= seq {
+			ch <- true
+			delete(p.acks, k)
+		}
+	}
+}
+
+// put writes a row; true: it is acknowledged.
+func (p *peer) put(shard uint32, key string) bool {
+	p.mu.Lock()
+	term := p.open[shard]
+	if term == 0 {
+		p.mu.Unlock()
+		return false
+	}
+	seq, ch := p.seqs[shard]+1, make(chan bool, 1)
+	if p.engine.Propose(shard, term, seq, time.Now().UnixMilli(), []persistence.Op{{Key: []byte(key), Value: []byte(key)}}) != nil {
+		p.mu.Unlock()
+		return false
+	}
+	p.seqs[shard] = seq
+	p.acks[[2]uint64{uint64(shard), seq}] = ch
+	p.mu.Unlock()
+	return <-ch
+}
+
+// writers write to all shards until stopped.
+type writers struct {
+	w     *world
+	acked [][]string // by shard
+	stop  chan struct{}
+	wg    sync.WaitGroup
+}
+
+func (w *world) write() *writers {
+	ws := &writers{w: w, stop: make(chan struct{}), acked: make([][]string, w.shards)}
+	const many = 4
+	for i := range many {
+		ws.wg.Go(func() {
+			tick := time.NewTicker(5 * time.Millisecond)
+			defer tick.Stop()
+			for n := 0; ; n++ {
+				select {
+				case <-ws.stop:
+					return
+				case <-tick.C:
+				}
+				for shard := i; shard < w.shards; shard += many {
+					if shard%16 != n%16 {
+						continue
+					}
+					key := fmt.Sprint("k", n)
+					for _, p := range w.all() {
+						if p.put(uint32(shard), key) {
+							ws.acked[shard] = append(ws.acked[shard], key)
+							break
+						}
+					}
+				}
+			}
+		})
+	}
+	return ws
+}
+
+// check finds everything that was acknowledged at every voter.
+func (ws *writers) check() {
+	t := ws.w.t
+	t.Helper()
+	close(ws.stop)
+	ws.wg.Wait()
+	total := 0
+	view := ws.w.view()
+	for shard, keys := range ws.acked {
+		total += len(keys)
+		for _, node := range view.Shards[shard+1].Voters {
+			p := ws.w.peer(node)
+			for _, key := range keys {
+				eventually(t, fmt.Sprintf("node %d has %s of shard %d", node, key, shard), func() error {
+					if _, ok, err := p.store.Get(uint32(shard), []byte(key)); err != nil || !ok {
+						return fmt.Errorf("lost: %v", err)
+					}
+					return nil
+				})
+			}
+		}
+	}
+	if total < ws.w.shards {
+		t.Errorf("only %d writes were acknowledged", total)
+	}
+	t.Log(total, "writes were acknowledged")
+}
+
+// view asks any node.
+func (w *world) view() (v View) {
+	w.t.Helper()
+	eventually(w.t, "a view", func() (err error) {
+		for _, p := range w.all() {
+			if v, err = p.agent.View(context.Background()); err == nil {
+				return nil
+			}
+		}
+		return err
+	})
+	return v
+}
+
+func eventually(t *testing.T, what string, f func() error) {
+	t.Helper()
+	deadline := time.Now().Add(2 * time.Minute)
+	for {
+		err := f()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("not in time: %s: %v", what, err)
+		}
+		<-time.After(5 * time.Millisecond)
+	}
+}
+
+// settled says what a View lacks: voters of the groups, moves over, leaders and replicas spread over nodes.
+func settled(v View, nodes int) error {
+	leads, holds := map[uint64]int{}, map[uint64]int{}
+	want := 1
+	if nodes >= 3 {
+		want = 3
+	}
+	for _, s := range v.Shards {
+		n := want
+		if s.Shard < 0 && nodes >= 5 {
+			n = 5
+		}
+		if s.Move != nil || len(s.Voters) != n || s.Leader == 0 {
+			return fmt.Errorf("shard %+v", s)
+		}
+		if s.Shard >= 0 {
+			leads[s.Leader]++
+			for _, n := range s.Voters {
+				holds[n]++
+			}
+		}
+	}
+	for what, counts := range map[string]map[uint64]int{"leads": leads, "holds": holds} {
+		if want == 1 {
+			continue
+		}
+		all := slices.Sorted(maps.Values(counts))
+		if len(all) != nodes || all[nodes-1]-all[0] > 1 {
+			return fmt.Errorf("%s %v", what, counts)
+		}
+	}
+	return nil
+}
+
+// settle waits, with clocks that run fast.
+func (w *world) settle(nodes int) {
+	w.t.Helper()
+	began := time.Now()
+	w.skew.Add(int64(steadyFor))
+	eventually(w.t, fmt.Sprint("settled on ", nodes), func() error { return settled(w.view(), nodes) })
+	w.t.Log(nodes, "nodes after", time.Since(began))
+}
+
+func TestGrowth(t *testing.T) {
+	w := newWorld(t, 64)
+	w.start(1, nil)
+	w.settle(1)
+	ws := w.write()
+	w.start(2, nil)
+	w.start(3, nil)
+	w.settle(3)
+	ws.check()
+}
