@@ -441,7 +441,7 @@ func TestMetaIsTold(t *testing.T) {
 	c := newCluster(t, 1, 1, 1, func(cfg *EngineConfig) { cfg.Meta = &r }).start()
 	n := c.nodes[0]
 	eventually(t, "opened", func() bool { return r.len() == 1 })
-	all, err := n.engine.Groups()
+	all, err := n.engine.Statuses()
 	if err != nil || len(all) != 2 || all[0].Open == 0 {
 		t.Fatal(all, err)
 	}

@@ -84,7 +84,7 @@ func (p *planner) swap(v *view, m *Move) {
 		if !in {
 			missing = append(missing, persistence.Member{Replica: id, Node: r.Node})
 		}
-		ready = ready && in && v.leader.Followers[id].CaughtUp && p.caught(v, r)
+		ready = ready && in && slices.Contains(v.leader.CaughtUp, id) && p.caught(v, r)
 	}
 	switch {
 	case len(failed) > 0:

@@ -18,7 +18,7 @@ type Engine interface {
 	Propose(shard uint32, term, seq uint64, at int64, ops []persistence.Op) error
 	ReadIndex(shard uint32, done func(error))
 	Leader(shard uint32) (node, term uint64)
-	Groups() (map[uint32]cluster.Status, error)
+	Statuses() (map[uint32]cluster.Status, error)
 	Change(group uint32, c cluster.Change) error
 	Transfer(shard uint32, node uint64) error
 	Create(group uint32, replica uint64) error

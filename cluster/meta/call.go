@@ -194,7 +194,7 @@ func (p *planner) whole(leader uint64) View {
 			}
 			sv.Voters = append(sv.Voters, r.Node)
 			if v.leader != nil {
-				sv.Lag = max(sv.Lag, v.leader.Followers[r.ID].Behind)
+				sv.Lag = max(sv.Lag, v.leader.Behind[r.ID])
 			}
 		}
 		w.Shards = append(w.Shards, sv)

@@ -102,7 +102,7 @@ func (d *director) load(ctx context.Context) error {
 
 // birth describes the groups that are on this node's disk.
 func (d *director) birth(engine Engine) (Bear, error) {
-	all, err := engine.Groups()
+	all, err := engine.Statuses()
 	if err != nil {
 		return Bear{}, err
 	}

@@ -135,7 +135,7 @@ func (a *Agent) answerReport(_ context.Context, from uint64, req json.RawMessage
 	a.told, a.leader = t, from
 	a.mu.Unlock()
 	a.cfg.Told(t.Cluster, slices.Clone(t.Nodes))
-	all, err := engine.Groups()
+	all, err := engine.Statuses()
 	if err != nil {
 		return nil, err
 	}
@@ -146,7 +146,7 @@ func (a *Agent) answerReport(_ context.Context, from uint64, req json.RawMessage
 		holds[group] = s.State.Replica
 		r.Replicas = append(r.Replicas, ReplicaReport{
 			Group: group, ID: s.State.Replica, Term: s.Term, Leader: s.Leader, Open: s.Open,
-			Applied: s.State.Applied, Conf: s.State.Conf, Followers: s.Followers,
+			Applied: s.State.Applied, Conf: s.State.Conf, Behind: s.Behind, CaughtUp: s.CaughtUp,
 		})
 	}
 	if digest(holds) != t.Holds {
@@ -248,7 +248,7 @@ func (a *Agent) keep(ctx context.Context) error {
 	a.mu.Lock()
 	engine := a.engine
 	a.mu.Unlock()
-	all, err := engine.Groups()
+	all, err := engine.Statuses()
 	if err != nil {
 		return err
 	}

@@ -212,8 +212,8 @@ func (p *planner) within(v *view, r *Replica, most uint64) bool {
 	if own == nil || own.Applied == 0 || v.leader == nil {
 		return false
 	}
-	f := v.leader.Followers[r.ID]
-	return r.ID == v.leader.ID || f.Live && f.Behind <= most
+	behind, known := v.leader.Behind[r.ID]
+	return r.ID == v.leader.ID || known && behind <= most
 }
 
 // healthy says that all voters but some keep up.

@@ -18,14 +18,15 @@ type Report struct {
 
 // ReplicaReport is one of them. Conf is on the disk, synced.
 type ReplicaReport struct {
-	Group     uint32                      `json:"g"`
-	ID        uint64                      `json:"id"`
-	Term      uint64                      `json:"t"`
-	Leader    uint64                      `json:"l,omitempty"` // node
-	Open      uint64                      `json:"o,omitempty"` // term in which it leads
-	Applied   uint64                      `json:"a,omitempty"`
-	Conf      *raftpb.ConfState           `json:"c"`
-	Followers map[uint64]cluster.Follower `json:"f,omitempty"` // by replica id, on the leader
+	Group    uint32            `json:"g"`
+	ID       uint64            `json:"id"`
+	Term     uint64            `json:"t"`
+	Leader   uint64            `json:"l,omitempty"` // node
+	Open     uint64            `json:"o,omitempty"` // term in which it leads
+	Applied  uint64            `json:"a,omitempty"`
+	Conf     *raftpb.ConfState `json:"c"`
+	Behind   map[uint64]uint64 `json:"b,omitempty"` // replica → entries it lacks, on the leader
+	CaughtUp []uint64          `json:"u,omitempty"` // learners that the leader would promote
 }
 
 // Order is what a node is to do with a group that it leads in a term.
