@@ -46,7 +46,7 @@ func newRoot() *cobra.Command {
 		},
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(serveCommand(), tokenCommand(), watchCommand(), explainCommand(), backupCommand(), restoreCommand(), inspectCommand(), benchCommand(), versionCommand())
+	root.AddCommand(serveCommand(), tokenCommand(), watchCommand(), explainCommand(), backupCommand(), restoreCommand(), inspectCommand(), benchCommand(), chaosCommand(), versionCommand())
 	return root
 }
 

@@ -1,0 +1,328 @@
+//go:build linux
+
+package chaos
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"muster/actors/link"
+)
+
+const (
+	startPatience = time.Minute     // until all servers of a new cluster are ready
+	growPatience  = 3 * time.Minute // until replicas that were lost are whole again
+	stopPatience  = 30 * time.Second
+	growEach      = 5 * time.Second
+	poll          = 200 * time.Millisecond
+)
+
+// campaign is one scenario with a cluster of its own.
+type campaign struct {
+	*record
+	opt      Options
+	scenario Scenario
+	faultsOf []fault
+	dir      string
+	net      *network
+	top      topology
+	nodes    map[string]*node
+	starter  *starter
+	load     *load
+	tell     func(string)                    // one line about what happens
+	show     func(part float64, what string) // progress
+
+	joined   map[string]bool // nodes that have been started
+	verdicts []verdict
+	cycles   int
+}
+
+// prepare makes namespaces and directories; nothing runs yet.
+func (c *campaign) prepare() error {
+	for i := range c.top.places {
+		p := &c.top.places[i]
+		p.data = filepath.Join(c.dir, "data", p.name)
+		if err := c.net.place(p, i+1); err != nil {
+			return err
+		}
+		if p.stores() && c.diskFaults() {
+			if err := c.net.mount(p.data); err != nil {
+				return err
+			}
+		}
+	}
+	for _, sub := range []string{"logs", "audit"} {
+		if err := os.MkdirAll(filepath.Join(c.dir, sub), 0o755); err != nil {
+			return err
+		}
+	}
+	c.nodes = map[string]*node{}
+	for _, p := range c.top.places {
+		c.nodes[p.name] = &node{
+			place: p, starter: c.starter, crashed: c.crashed, logFile: filepath.Join(c.dir, "logs", p.name+".log"),
+			args: c.top.arguments(p, c.auditFile(p.name), c.opt.Serve),
+		}
+	}
+	return nil
+}
+
+func (c *campaign) diskFaults() bool {
+	return slices.Contains(c.faultsOf, diskLow) || slices.Contains(c.faultsOf, diskFull)
+}
+
+func (c *campaign) auditFile(name string) string { return filepath.Join(c.dir, "audit", name+".jsonl") }
+
+func (c *campaign) crashed(n *node, how string) {
+	c.wrong("%s ended by itself: %s", n.name, how)
+}
+
+// wrong notes a violation that no history shows.
+func (c *campaign) wrong(format string, args ...any) {
+	text := fmt.Sprintf("%v: ", c.now().Round(time.Millisecond)) + fmt.Sprintf(format, args...)
+	c.note(func() { c.crashes = append(c.crashes, text) })
+	c.tell("WRONG " + text)
+}
+
+// run goes from the start of the servers to their end. An error is the campaign's own.
+func (c *campaign) run(ctx context.Context) error {
+	defer func() {
+		for _, n := range c.nodes {
+			n.kill()
+		}
+	}()
+	if err := c.prepare(); err != nil {
+		return err
+	}
+	first := c.top.places
+	if c.top.grow {
+		first = slices.DeleteFunc(slices.Clone(first), func(p place) bool { return p.stores() && p.name != c.top.cores()[0] })
+	}
+	if err := c.launch(ctx, first); err != nil {
+		return err
+	}
+	soft, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var fronts []place
+	for _, name := range c.top.fronts() {
+		fronts = append(fronts, c.top.place(name))
+	}
+	c.load = newLoad(ctx, c.record, fronts, c.opt.Seed)
+	work, stop := context.WithCancel(soft)
+	defer stop()
+	people := c.load.people(c.opt.Sessions)
+	end := c.work(work, soft, people)
+	c.breakThings(ctx)
+	c.verdicts = append(c.verdicts, c.settle(ctx, stop, end, people))
+	cancel()
+	c.load.running.Wait()
+	for _, p := range people {
+		p.leave(false)
+	}
+	c.shutdown()
+	return context.Cause(ctx)
+}
+
+// launch starts nodes and waits until they are ready.
+func (c *campaign) launch(ctx context.Context, places []place) error {
+	for _, p := range places {
+		if err := c.nodes[p.name].start(); err != nil {
+			return err
+		}
+		c.joined[p.name] = true
+	}
+	ctx, cancel := context.WithTimeout(ctx, startPatience)
+	defer cancel()
+	for _, p := range places {
+		if err := c.nodes[p.name].awaitReady(ctx); err != nil {
+			return fmt.Errorf("the cluster did not start: %w", err)
+		}
+	}
+	return c.whole(ctx, startPatience)
+}
+
+// work starts the workload; end waits for what stops with work.
+func (c *campaign) work(work, soft context.Context, people []*person) (end func()) {
+	c.load.readers(soft)
+	c.load.statuses(work, soft)
+	c.load.probe(work)
+	for i := range observers {
+		c.load.observe(soft, fmt.Sprint("o", i), people)
+	}
+	sending := c.load.send(work, c.opt.Sends)
+	var living sync.WaitGroup
+	for _, p := range people {
+		living.Go(func() { p.live(work) })
+	}
+	return func() {
+		sending.Wait()
+		living.Wait()
+	}
+}
+
+// breakThings injects one fault after the other until the time is over.
+func (c *campaign) breakThings(ctx context.Context) {
+	begin := time.Now()
+	plan := newPlanner(c.opt.Seed, c.faultsOf, c.top, c.opt.Length/3)
+	over, cancel := context.WithTimeout(ctx, c.opt.Length)
+	defer cancel()
+	stopBar := make(chan struct{})
+	var bar sync.WaitGroup
+	what := "warming up"
+	bar.Go(func() {
+		for {
+			select {
+			case <-stopBar:
+				return
+			case <-time.After(poll):
+				c.note(func() {
+					c.show(float64(time.Since(begin))/float64(c.opt.Length), fmt.Sprintf("%s  %d faults  %s", c.scenario.Name, c.cycles, what))
+				})
+			}
+		}
+	})
+	say := func(s string) { c.note(func() { what = s }) }
+	c.growUp(over)
+	for over.Err() == nil {
+		after, i := plan.next()
+		say("")
+		if !pause(over, after) {
+			break
+		}
+		say(i.String())
+		c.tell(i.String())
+		c.inject(ctx, i)
+		c.measure(ctx)
+		c.note(func() { c.cycles++ })
+	}
+	close(stopBar)
+	bar.Wait()
+}
+
+// growUp starts the cores that a growing cluster does not begin with.
+func (c *campaign) growUp(ctx context.Context) {
+	for _, p := range c.top.places {
+		if c.joined[p.name] || !pause(ctx, growEach) {
+			continue
+		}
+		c.tell("join " + p.name)
+		from := c.now()
+		if err := c.launch(ctx, []place{p}); err != nil {
+			c.wrong("join of %s: %v", p.name, err)
+		}
+		c.note(func() {
+			c.faults = append(c.faults, faultSpan{Fault: "join", Nodes: []string{p.name}, From: from, To: c.now()})
+		})
+	}
+}
+
+// recover waits until every server is ready again and has its replicas.
+func (c *campaign) recover(ctx context.Context, i injection) {
+	limit := c.opt.Settle
+	if i.fault == wipe || i.fault == drainCore {
+		limit = growPatience
+	}
+	if err := c.whole(ctx, limit); err != nil && ctx.Err() == nil {
+		c.wrong("not whole %v after %v: %v", limit, i, err)
+	}
+}
+
+// settle ends the load, heals, and waits until presence is right everywhere and all that was
+// acknowledged has arrived.
+func (c *campaign) settle(ctx context.Context, stop func(), end func(), people []*person) verdict {
+	c.show(1, c.scenario.Name+"  settling")
+	stop()
+	end()
+	limited, cancel := context.WithTimeout(ctx, c.opt.Settle)
+	defer cancel()
+	begin := time.Now()
+	final(limited, people)
+	want, have := judge(people)
+	v := converged(want, have)
+	for len(v.Violations) > 0 && pause(limited, poll) {
+		v = converged(want, have)
+	}
+	v.Note = fmt.Sprintf("after %v; allowed %v", time.Since(begin).Round(time.Millisecond), c.opt.Settle)
+	patience, cancel := context.WithTimeout(ctx, c.opt.Settle)
+	defer cancel()
+	for c.load.missing() > 0 && pause(patience, poll) {
+	}
+	c.measure(ctx)
+	return v
+}
+
+// shutdown stops all servers in good order.
+func (c *campaign) shutdown() {
+	for _, kind := range []bool{false, true} { // edges first
+		var all sync.WaitGroup
+		for _, n := range c.nodes {
+			if n.stores() == kind {
+				all.Go(func() {
+					if err := n.stop(stopPatience); err != nil {
+						c.wrong("%v", err)
+					}
+				})
+			}
+		}
+		all.Wait()
+	}
+}
+
+// audits reads all audit files. The last line may be torn by a kill.
+func (c *campaign) audits() ([]acknowledged, error) {
+	var list []acknowledged
+	for _, name := range c.top.cores() {
+		f, err := os.Open(c.auditFile(name))
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		lines := bufio.NewScanner(f)
+		for lines.Scan() {
+			var a acknowledged
+			if json.Unmarshal(lines.Bytes(), &a) == nil {
+				list = append(list, a)
+			}
+		}
+		if err := errors.Join(lines.Err(), f.Close()); err != nil {
+			return nil, err
+		}
+	}
+	return list, nil
+}
+
+// judgement runs all checkers over what was recorded.
+func (c *campaign) judgement(acks []acknowledged) []verdict {
+	stale := time.Duration(0)
+	if len(c.top.cores()) > 1 {
+		stale = staleReads
+	}
+	var excused []presentSpan
+	for _, f := range c.faults {
+		for _, n := range f.Nodes {
+			excused = append(excused, presentSpan{node: n, from: f.From, to: f.To})
+		}
+	}
+	ids := map[string][]string{}
+	for name, n := range c.nodes {
+		ids[name] = n.clusters
+	}
+	orderly := verdict{Checker: "processes", Examined: len(c.joined), Of: "servers", Violations: c.crashes}
+	return append(c.verdicts,
+		ackedSet(c.sends, c.devices, c.steps), streamOrder(c.sends, c.steps), linearizable(c.ops, stale), fence(acks, c.sends),
+		monotone(c.views), falseOffline(c.views, c.spans, excused, c.opt.Settle), available(c.probes, link.Shards),
+		oneCluster(ids), leaks(c.samples), orderly.done())
+}
+
+// staleReads is by how much a read may be behind while a leader has not noticed that it is cut off: the
+// hard bound that the project promises.
+const staleReads = 2500 * time.Millisecond

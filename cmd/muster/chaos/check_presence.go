@@ -1,0 +1,78 @@
+package chaos
+
+import (
+	"cmp"
+	"slices"
+	"time"
+)
+
+// converged: every watcher sees every user as the campaign knows it to be.
+func converged(want []expected, have func(watcher, user string) viewed) verdict {
+	v := verdict{Checker: "presence convergence", Of: "views"}
+	for _, w := range want {
+		v.Examined++
+		h := have(w.watcher, w.user)
+		switch {
+		case h.stale:
+			v.fail("%s sees %s as stale (%s)", w.watcher, w.user, h.state)
+		case h.present != w.present && w.present:
+			v.fail("%s sees %s as %s, and it is connected", w.watcher, w.user, h.state)
+		case h.present != w.present:
+			v.fail("%s sees %s as %s, and it has no socket", w.watcher, w.user, h.state)
+		case w.present && h.text != w.text:
+			v.fail("%s sees %s with status %q instead of %q", w.watcher, w.user, h.text, w.text)
+		}
+	}
+	return v.done()
+}
+
+// monotone: over one socket, the version of a user never goes back.
+func monotone(views []seen) verdict {
+	v := verdict{Checker: "monotone presence", Of: "views"}
+	type key struct {
+		watcher, user string
+		socket        int
+	}
+	last := map[key]seen{}
+	for _, s := range views {
+		if s.term == 0 {
+			continue
+		}
+		v.Examined++
+		k := key{s.watcher, s.user, s.socket}
+		if b, ok := last[k]; ok && cmp.Or(cmp.Compare(s.term, b.term), cmp.Compare(s.number, b.number)) < 0 {
+			v.fail("%s saw %s go back from (%d, %d) to (%d, %d) at %v", s.watcher, s.user, b.term, b.number, s.term, s.number, s.at)
+		}
+		last[k] = s
+	}
+	return v.done()
+}
+
+// edgeMargin is how long before and after a view a client must have been connected.
+const edgeMargin = 2 * time.Second
+
+// falseOffline: nobody was shown as offline while connected to a server that was not
+// itself under a fault. faults are the times at which servers were cut off or stood still; after one the
+// server is excused for settle.
+func falseOffline(views []seen, spans, faults []presentSpan, settle time.Duration) verdict {
+	v := verdict{Checker: "false offline", Of: "views"}
+	of := map[string][]presentSpan{}
+	for _, s := range spans {
+		of[s.user] = append(of[s.user], s)
+	}
+	for _, s := range views {
+		v.Examined++
+		if s.state != "offline" || s.stale {
+			continue
+		}
+		for _, p := range of[s.user] {
+			excused := slices.ContainsFunc(faults, func(f presentSpan) bool {
+				return f.node == p.node && f.from <= s.at && s.at <= f.to+settle
+			})
+			if !excused && p.from+edgeMargin <= s.at && s.at <= p.to-edgeMargin {
+				v.fail("%s saw %s offline at %v, who was connected to %s from %v to %v", s.watcher, s.user, s.at, p.node, p.from, p.to)
+			}
+		}
+	}
+	return v.done()
+}

@@ -1,0 +1,66 @@
+package chaos
+
+import (
+	"math"
+	"time"
+
+	"github.com/anishathalye/porcupine"
+)
+
+// porcupinePatience is how long one user's history may be searched.
+const porcupinePatience = 20 * time.Second
+
+// register is a status text: a read gives what was written last.
+var register = porcupine.Model{
+	Init: func() any { return "" },
+	Step: func(state, input, output any) (bool, any) {
+		op := input.(statusOp)
+		if op.write {
+			return true, op.value
+		}
+		return state == op.value, state
+	},
+}
+
+// linearizable: each user's status is one register. stale is by how much a read may be
+// behind: the cluster reads from the memory of a shard's leader, which may not have noticed yet that it
+// is cut off. A write without an answer may take effect at any later time, or never.
+func linearizable(ops []statusOp, stale time.Duration) verdict {
+	v := verdict{Checker: "linearizability", Of: "status operations"}
+	users := map[string][]porcupine.Operation{}
+	read := map[string]bool{}
+	for _, op := range ops {
+		if !op.write {
+			read[op.user+" "+op.value] = true
+		}
+	}
+	for _, op := range ops {
+		v.Examined++
+		o := porcupine.Operation{Input: op, Call: int64(op.call), Return: int64(op.back)}
+		switch {
+		case op.unknown && !read[op.user+" "+op.value]:
+			continue // never seen: it changes nothing whether it happened
+		case op.unknown:
+			o.Return = math.MaxInt64
+		case !op.write:
+			o.Call = max(0, o.Call-int64(stale))
+		}
+		users[op.user] = append(users[op.user], o)
+	}
+	undecided := 0
+	for user, history := range users {
+		switch porcupine.CheckOperationsTimeout(register, history, porcupinePatience) {
+		case porcupine.Illegal:
+			v.fail("the status of %s is not linearizable (%d operations, reads up to %v behind)", user, len(history), stale)
+		case porcupine.Unknown:
+			undecided++
+		}
+	}
+	if undecided > 0 {
+		v.Note = "undecided in time: users whose histories are too entangled"
+		if undecided == len(users) {
+			v.fail("no user's history could be decided in %v each", porcupinePatience)
+		}
+	}
+	return v.done()
+}

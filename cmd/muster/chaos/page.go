@@ -1,0 +1,3 @@
+package chaos
+
+func (r Report) page() ([]byte, error) { return nil, nil }

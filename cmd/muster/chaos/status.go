@@ -1,0 +1,106 @@
+//go:build linux
+
+package chaos
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"time"
+
+	"muster/actors/link"
+	sdk "muster/clients/go"
+)
+
+const (
+	registers  = 6 // users whose status is written and read
+	statusEach = 300 * time.Millisecond
+	probeEach  = time.Second
+	probeRetry = 100 * time.Millisecond
+)
+
+// registers writes and reads the status of a few users over HTTP, by any front. They are connected all the time,
+// as the status of nobody is not shown.
+func (l *load) statuses(work, ctx context.Context) {
+	for i := range registers {
+		user := fmt.Sprintf("l%d", i)
+		l.running.Go(func() {
+			client, err := l.dial(ctx, user, sdk.Options{})
+			if err != nil {
+				return
+			}
+			<-ctx.Done()
+			client.Close()
+		})
+		l.running.Go(func() { l.writeStatus(work, user) })
+		l.running.Go(func() { l.readStatus(work, user, 1) })
+		l.running.Go(func() { l.readStatus(work, user, 2) })
+	}
+}
+
+func (l *load) writeStatus(work context.Context, user string) {
+	for n := 1; pause(work, statusEach); n++ {
+		op := statusOp{user: user, write: true, value: fmt.Sprint("v", n), call: l.now()}
+		var none struct{}
+		err := l.call(l.hard, l.fronts[n%len(l.fronts)], callPatience, http.MethodPost, "/v1/users/"+user+"/status",
+			fmt.Sprintf(`{"state":"dnd","text":%q}`, op.value), &none)
+		op.back, op.unknown = l.now(), err != nil
+		l.note(func() { l.ops = append(l.ops, op) })
+	}
+}
+
+func (l *load) readStatus(work context.Context, user string, shift int) {
+	for n := shift; pause(work, statusEach); n++ {
+		op := statusOp{user: user, call: l.now()}
+		var now struct{ State, Text string }
+		err := l.call(l.hard, l.fronts[n%len(l.fronts)], callPatience, http.MethodGet, "/v1/users/"+user, "", &now)
+		if err != nil || now.State == "offline" || now.State == "unknown" {
+			continue
+		}
+		op.value, op.back = now.Text, l.now()
+		l.note(func() { l.ops = append(l.ops, op) })
+	}
+}
+
+// probe writes to every shard once a second until work ends. An attempt that fails is made again at
+// once, by another front.
+func (l *load) probe(work context.Context) {
+	for shard, user := range probeUsers() {
+		l.running.Go(func() {
+			pause(work, time.Duration(shard)*probeEach/link.Shards)
+			for n := shard; work.Err() == nil; n++ {
+				p := probe{shard: uint32(shard), call: l.now()}
+				s := send{id: newID(), user: user, body: "{}", call: p.call}
+				_, err := l.publish(work, l.fronts[n%len(l.fronts)], probeEach, user, s.id, s.body, `,"collapse_key":"probe"`)
+				if work.Err() != nil && err != nil {
+					l.note(func() { l.sends = append(l.sends, s) })
+					return
+				}
+				p.back, p.ok = l.now(), err == nil
+				s.back, s.acked = p.back, p.ok
+				l.note(func() {
+					l.probes = append(l.probes, p)
+					l.sends = append(l.sends, s)
+				})
+				if p.ok {
+					pause(work, probeEach-(p.back-p.call))
+				} else {
+					pause(work, probeRetry)
+				}
+			}
+		})
+	}
+}
+
+// probeUsers is a user of each shard.
+func probeUsers() [link.Shards]string {
+	var users [link.Shards]string
+	for n, found := 0, 0; found < link.Shards; n++ {
+		user := fmt.Sprint("q", n)
+		if s := link.ShardOf("default", link.KindUser, user); users[s] == "" {
+			users[s] = user
+			found++
+		}
+	}
+	return users
+}
