@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,9 +19,9 @@ import (
 )
 
 const (
-	startPatience = time.Minute     // until all servers of a new cluster are ready
+	startPatience = 2 * time.Minute // until all servers of a new cluster are ready
 	growPatience  = 3 * time.Minute // until replicas that were lost are whole again
-	stopPatience  = 30 * time.Second
+	stopPatience  = time.Minute
 	growEach      = 5 * time.Second
 	poll          = 200 * time.Millisecond
 )
@@ -101,6 +102,12 @@ func (c *campaign) run(ctx context.Context) error {
 	if err := c.prepare(); err != nil {
 		return err
 	}
+	var fronts []place
+	for _, name := range c.top.fronts() {
+		fronts = append(fronts, c.top.place(name))
+	}
+	c.load = newLoad(ctx, c.record, fronts, c.opt.Seed)
+	defer c.load.http.CloseIdleConnections()
 	first := c.top.places
 	if c.top.grow {
 		first = slices.DeleteFunc(slices.Clone(first), func(p place) bool { return p.stores() && p.name != c.top.cores()[0] })
@@ -110,11 +117,6 @@ func (c *campaign) run(ctx context.Context) error {
 	}
 	soft, cancel := context.WithCancel(ctx)
 	defer cancel()
-	var fronts []place
-	for _, name := range c.top.fronts() {
-		fronts = append(fronts, c.top.place(name))
-	}
-	c.load = newLoad(ctx, c.record, fronts, c.opt.Seed)
 	work, stop := context.WithCancel(soft)
 	defer stop()
 	people := c.load.people(c.opt.Sessions)
@@ -190,10 +192,10 @@ func (c *campaign) breakThings(ctx context.Context) {
 	})
 	say := func(s string) { c.note(func() { what = s }) }
 	c.growUp(over)
-	for over.Err() == nil {
+	for wait := ctx; wait.Err() == nil; wait = over { // one fault at least
 		after, i := plan.next()
 		say("")
-		if !pause(over, after) {
+		if !pause(wait, after) {
 			break
 		}
 		say(i.String())
@@ -252,6 +254,7 @@ func (c *campaign) settle(ctx context.Context, stop func(), end func(), people [
 	v.Note = fmt.Sprintf("after %v; allowed %v", time.Since(begin).Round(time.Millisecond), c.opt.Settle)
 	patience, cancel := context.WithTimeout(ctx, c.opt.Settle)
 	defer cancel()
+	c.load.probeAll(patience)
 	for c.load.missing() > 0 && pause(patience, poll) {
 	}
 	c.measure(ctx)
@@ -318,9 +321,20 @@ func (c *campaign) judgement(acks []acknowledged) []verdict {
 	}
 	orderly := verdict{Checker: "processes", Examined: len(c.joined), Of: "servers", Violations: c.crashes}
 	return append(c.verdicts,
-		ackedSet(c.sends, c.devices, c.steps), streamOrder(c.sends, c.steps), linearizable(c.ops, stale), fence(acks, c.sends),
+		ackedSet(c.sends, c.devices, c.steps), streamOrder(c.sends, c.steps), linearizable(c.ops, stale, c.picture), fence(acks, c.sends),
 		monotone(c.views), falseOffline(c.views, c.spans, excused, c.opt.Settle), available(c.probes, link.Shards),
 		oneCluster(ids), leaks(c.samples), orderly.done())
+}
+
+// picture keeps the history of a user's status beside the report.
+func (c *campaign) picture(user string, draw func(io.Writer) error) {
+	f, err := os.Create(filepath.Join(c.dir, "status-"+user+".html"))
+	if err == nil {
+		err = errors.Join(draw(f), f.Close())
+	}
+	if err != nil {
+		c.tell(fmt.Sprintf("no picture of the status of %s: %v", user, err))
+	}
 }
 
 // staleReads is by how much a read may be behind while a leader has not noticed that it is cut off: the

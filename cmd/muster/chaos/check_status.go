@@ -1,6 +1,7 @@
 package chaos
 
 import (
+	"io"
 	"math"
 	"time"
 
@@ -20,12 +21,23 @@ var register = porcupine.Model{
 		}
 		return state == op.value, state
 	},
+	DescribeOperation: func(input, _ any) string {
+		op := input.(statusOp)
+		switch {
+		case op.unknown:
+			return "write " + op.value + "?"
+		case op.write:
+			return "write " + op.value
+		}
+		return "read " + op.value
+	},
 }
 
 // linearizable: each user's status is one register. stale is by how much a read may be
 // behind: the cluster reads from the memory of a shard's leader, which may not have noticed yet that it
-// is cut off. A write without an answer may take effect at any later time, or never.
-func linearizable(ops []statusOp, stale time.Duration) verdict {
+// is cut off. A write without an answer may take effect at any later time, or never. show, if not nil, gets
+// a picture of each bad history.
+func linearizable(ops []statusOp, stale time.Duration, show func(user string, picture func(io.Writer) error)) verdict {
 	v := verdict{Checker: "linearizability", Of: "status operations"}
 	users := map[string][]porcupine.Operation{}
 	read := map[string]bool{}
@@ -49,8 +61,12 @@ func linearizable(ops []statusOp, stale time.Duration) verdict {
 	}
 	undecided := 0
 	for user, history := range users {
-		switch porcupine.CheckOperationsTimeout(register, history, porcupinePatience) {
+		result, info := porcupine.CheckOperationsVerbose(register, history, porcupinePatience)
+		switch result {
 		case porcupine.Illegal:
+			if show != nil {
+				show(user, func(w io.Writer) error { return porcupine.Visualize(register, info, w) })
+			}
 			v.fail("the status of %s is not linearizable (%d operations, reads up to %v behind)", user, len(history), stale)
 		case porcupine.Unknown:
 			undecided++

@@ -142,7 +142,7 @@ func TestLinearizable(t *testing.T) {
 		"unknown, early":  {[]statusOp{op(false, "a", 0, 1), op(true, "a", 3, 4, true)}, 0, "not linearizable"},
 		"empty":           {nil, 0, "nothing was examined"},
 	} {
-		red(t, name, linearizable(c.ops, c.stale), c.want)
+		red(t, name, linearizable(c.ops, c.stale, nil), c.want)
 	}
 }
 
@@ -162,11 +162,11 @@ func TestLinearizableRandom(t *testing.T) {
 			o.value = value
 			ops = append(ops, o)
 		}
-		red(t, fmt.Sprint("seed ", seed), linearizable(ops, 0), "")
+		red(t, fmt.Sprint("seed ", seed), linearizable(ops, 0, nil), "")
 		last := slices.IndexFunc(ops[100:], func(o statusOp) bool { return !o.write }) + 100
 		first := slices.IndexFunc(ops, func(o statusOp) bool { return o.write })
 		ops[last].value = ops[first].value
-		red(t, fmt.Sprint("seed ", seed), linearizable(ops, 0), "not linearizable")
+		red(t, fmt.Sprint("seed ", seed), linearizable(ops, 0, nil), "not linearizable")
 	}
 }
 

@@ -209,19 +209,11 @@ func (s clusterState) lacks(cores int) string {
 // clusterState asks any front; false if none answers or there is no such call.
 func (c *campaign) clusterState(ctx context.Context) (s clusterState, ok bool) {
 	for _, name := range c.top.fronts() {
-		if c.caller().call(ctx, c.top.place(name), callPatience, http.MethodGet, "/v1/cluster", "", &s) == nil {
+		if c.load.call(ctx, c.top.place(name), callPatience, http.MethodGet, "/v1/cluster", "", &s) == nil {
 			return s, true
 		}
 	}
 	return s, false
-}
-
-// caller makes requests also before there is a load.
-func (c *campaign) caller() *load {
-	if c.load == nil {
-		return newLoad(context.Background(), c.record, nil, 0)
-	}
-	return c.load
 }
 
 // whole waits until every server that was started is ready and, in a cluster, every shard has a leader and its voters.
@@ -247,7 +239,7 @@ func (c *campaign) lacking(ctx context.Context) string {
 			return name + " does not run"
 		}
 		var any struct{}
-		if err := c.caller().call(ctx, n.place, callPatience, http.MethodGet, "/readyz", "", &any); err != nil {
+		if err := c.load.call(ctx, n.place, callPatience, http.MethodGet, "/readyz", "", &any); err != nil {
 			return fmt.Sprintf("%s: %v", name, err)
 		}
 		if n.stores() {

@@ -31,7 +31,7 @@ func (c *campaign) measure(ctx context.Context) {
 
 // metrics reads /metrics; labelled series are summed under their name.
 func (c *campaign) metrics(ctx context.Context, p place) (map[string]float64, error) {
-	ctx, cancel := context.WithTimeout(ctx, callPatience)
+	ctx, cancel := context.WithTimeout(ctx, 10*callPatience)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.api()+"/metrics", nil)
 	if err != nil {

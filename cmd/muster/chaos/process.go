@@ -251,7 +251,7 @@ func (n *node) allow(end bool) {
 
 // double starts a second process on the same directory; nil if it was refused.
 func (n *node) double(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, stopPatience)
 	defer cancel()
 	p := n.place
 	args := append(slices.Clone(n.args), "--listen", p.addr(0), "--api-listen", p.addr(0))

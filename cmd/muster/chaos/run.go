@@ -144,9 +144,6 @@ func (c *campaign) result(res *Result, err error) {
 	if err = errors.Join(err, readErr); err != nil {
 		res.Error = err.Error()
 	}
-	if c.load == nil {
-		return
-	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	res.Faults, res.Samples, res.Gaps = c.faults, c.samples, gaps(c.probes)
@@ -198,6 +195,12 @@ func (o Options) replay() string {
 	line := append([]string{"muster", "chaos"}, o.Scenarios...)
 	line = append(line, fmt.Sprintf("--seed %d --minutes %g --cores %d --edges %d --both %d --sessions %d --sends %d",
 		o.Seed, o.Length.Minutes(), o.Cores, o.Edges, o.Both, o.Sessions, o.Sends))
+	if o.Settle != defaultSettle {
+		line = append(line, "--settle", o.Settle.String())
+	}
+	for _, s := range o.Serve {
+		line = append(line, "--serve="+s)
+	}
 	if o.Loopback {
 		line = append(line, "--loopback")
 	}

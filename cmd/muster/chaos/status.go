@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"sync"
 	"time"
 
 	"muster/actors/link"
@@ -19,7 +20,7 @@ const (
 	probeRetry = 100 * time.Millisecond
 )
 
-// registers writes and reads the status of a few users over HTTP, by any front. They are connected all the time,
+// statuses writes and reads the status of a few users over HTTP, by any front. They are connected all the time,
 // as the status of nobody is not shown.
 func (l *load) statuses(work, ctx context.Context) {
 	for i := range registers {
@@ -69,27 +70,45 @@ func (l *load) probe(work context.Context) {
 		l.running.Go(func() {
 			pause(work, time.Duration(shard)*probeEach/link.Shards)
 			for n := shard; work.Err() == nil; n++ {
-				p := probe{shard: uint32(shard), call: l.now()}
-				s := send{id: newID(), user: user, body: "{}", call: p.call}
-				_, err := l.publish(work, l.fronts[n%len(l.fronts)], probeEach, user, s.id, s.body, `,"collapse_key":"probe"`)
-				if work.Err() != nil && err != nil {
-					l.note(func() { l.sends = append(l.sends, s) })
-					return
-				}
-				p.back, p.ok = l.now(), err == nil
-				s.back, s.acked = p.back, p.ok
-				l.note(func() {
-					l.probes = append(l.probes, p)
-					l.sends = append(l.sends, s)
-				})
-				if p.ok {
-					pause(work, probeEach-(p.back-p.call))
+				begin := l.now()
+				if l.probeOnce(work, l.fronts[n%len(l.fronts)], probeEach, shard, user) {
+					pause(work, probeEach-(l.now()-begin))
 				} else {
 					pause(work, probeRetry)
 				}
 			}
 		})
 	}
+}
+
+// probeAll writes to every shard once more, with patience.
+func (l *load) probeAll(ctx context.Context) {
+	var all sync.WaitGroup
+	for shard, user := range probeUsers() {
+		all.Go(func() {
+			for n := shard; !l.probeOnce(ctx, l.fronts[n%len(l.fronts)], 10*probeEach, shard, user); n++ {
+				if !pause(ctx, probeRetry) {
+					return
+				}
+			}
+		})
+	}
+	all.Wait()
+}
+
+func (l *load) probeOnce(ctx context.Context, front place, limit time.Duration, shard int, user string) (ok bool) {
+	p := probe{shard: uint32(shard), call: l.now()}
+	s := send{id: newID(), user: user, body: "{}", call: p.call}
+	_, err := l.publish(ctx, front, limit, user, s.id, s.body, `,"collapse_key":"probe"`)
+	p.back, p.ok = l.now(), err == nil
+	s.back, s.acked = p.back, p.ok
+	l.note(func() {
+		l.sends = append(l.sends, s)
+		if p.ok || ctx.Err() == nil { // else it was broken off, which says nothing
+			l.probes = append(l.probes, p)
+		}
+	})
+	return p.ok
 }
 
 // probeUsers is a user of each shard.

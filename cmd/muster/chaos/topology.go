@@ -3,7 +3,6 @@ package chaos
 import (
 	"fmt"
 	"net"
-	"path/filepath"
 	"strings"
 )
 
@@ -135,16 +134,4 @@ func (t topology) joining(p place) []string {
 		return []string{"--join", strings.Join(seeds, ","), "--expect", fmt.Sprint(len(cores))}
 	}
 	return []string{"--join", strings.Join(seeds, ",")}
-}
-
-// prepare gives each node its address, ports and directory.
-func (t *topology) prepare(n *network, dir string) error {
-	for i := range t.places {
-		p := &t.places[i]
-		p.data = filepath.Join(dir, p.name)
-		if err := n.place(p, i+1); err != nil {
-			return err
-		}
-	}
-	return nil
 }
