@@ -120,9 +120,17 @@ func (c *campaign) run(ctx context.Context) error {
 	work, stop := context.WithCancel(soft)
 	defer stop()
 	people := c.load.people(c.opt.Sessions)
+	probing, stopProbes := context.WithCancel(soft)
+	defer stopProbes()
+	c.load.probe(probing)
 	end := c.work(work, soft, people)
 	c.breakThings(ctx)
-	c.verdicts = append(c.verdicts, c.settle(ctx, stop, end, people))
+	stop()
+	end()
+	c.verdicts = append(c.verdicts, c.settle(ctx, people))
+	stopProbes()
+	c.load.probeAll(ctx, c.opt.Settle)
+	c.measure(ctx)
 	cancel()
 	c.load.running.Wait()
 	for _, p := range people {
@@ -154,7 +162,6 @@ func (c *campaign) launch(ctx context.Context, places []place) error {
 func (c *campaign) work(work, soft context.Context, people []*person) (end func()) {
 	c.load.readers(soft)
 	c.load.statuses(work, soft)
-	c.load.probe(work)
 	for i := range observers {
 		c.load.observe(soft, fmt.Sprint("o", i), people)
 	}
@@ -236,12 +243,10 @@ func (c *campaign) recover(ctx context.Context, i injection) {
 	}
 }
 
-// settle ends the load, heals, and waits until presence is right everywhere and all that was
+// settle waits, after the load has ended, until presence is right everywhere and all that was
 // acknowledged has arrived.
-func (c *campaign) settle(ctx context.Context, stop func(), end func(), people []*person) verdict {
+func (c *campaign) settle(ctx context.Context, people []*person) verdict {
 	c.show(1, c.scenario.Name+"  settling")
-	stop()
-	end()
 	limited, cancel := context.WithTimeout(ctx, c.opt.Settle)
 	defer cancel()
 	begin := time.Now()
@@ -254,10 +259,8 @@ func (c *campaign) settle(ctx context.Context, stop func(), end func(), people [
 	v.Note = fmt.Sprintf("after %v; allowed %v", time.Since(begin).Round(time.Millisecond), c.opt.Settle)
 	patience, cancel := context.WithTimeout(ctx, c.opt.Settle)
 	defer cancel()
-	c.load.probeAll(patience)
 	for c.load.missing() > 0 && pause(patience, poll) {
 	}
-	c.measure(ctx)
 	return v
 }
 

@@ -279,6 +279,7 @@ func (n *network) close() {
 	if n.lock != nil {
 		n.sweep()
 		n.lock.Close()
+		n.lock = nil
 	}
 }
 
@@ -292,7 +293,7 @@ func (n *network) sweep() {
 		}
 		pids, _ := exec.Command("ip", "netns", "pids", name).Output()
 		for field := range strings.FieldsSeq(string(pids)) {
-			if pid, err := strconv.Atoi(field); err == nil {
+			if pid, err := strconv.Atoi(field); err == nil && pid != os.Getpid() {
 				_ = unix.Kill(pid, unix.SIGKILL)
 			}
 		}

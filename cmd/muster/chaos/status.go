@@ -82,7 +82,9 @@ func (l *load) probe(work context.Context) {
 }
 
 // probeAll writes to every shard once more, with patience.
-func (l *load) probeAll(ctx context.Context) {
+func (l *load) probeAll(ctx context.Context, limit time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
 	var all sync.WaitGroup
 	for shard, user := range probeUsers() {
 		all.Go(func() {
