@@ -32,7 +32,7 @@ func (d delegate) NotifyMerge(peers []*memberlist.Node) error {
 		if n.State == memberlist.StateDead || n.State == memberlist.StateLeft {
 			continue
 		}
-		if err := d.admit(n, "refused to merge with a foreign cluster"); err != nil {
+		if err := d.admit(n, "refused to merge"); err != nil {
 			return err
 		}
 	}
@@ -49,6 +49,7 @@ func (d delegate) admit(n *memberlist.Node, text string) error {
 	if err == nil {
 		d.g.mu.Lock()
 		err = d.g.table.refuse(&m)
+		d.g.refresh()
 		d.g.mu.Unlock()
 	}
 	if err != nil {

@@ -16,7 +16,7 @@
 // # Times
 //
 // A probe each 500 ms, answered within 200 ms or asked for through others, then suspicion: 1.5 s if another
-// node confirms it, 3 s if nobody does. A dead node is known after 2 to 4.5 s. memberlist's own
+// node confirms it, 3 s if nobody does. A dead node is known after 2 to 5 s. memberlist's own
 // factor for the unconfirmed case is 6, which would let the last node of three wait 9 s. Metadata travels in 100 ms steps, and a full exchange
 // with a random member runs every 10 s.
 //

@@ -106,6 +106,7 @@ func (g *Gossip) memberlistConfig() (*memberlist.Config, error) {
 	conf.ProbeInterval, conf.ProbeTimeout = probeInterval, probeTimeout
 	conf.SuspicionMult, conf.SuspicionMaxTimeoutMult = 3, 2
 	conf.AwarenessMaxMultiplier = 4
+	conf.RetransmitMult = 6 // small clusters: four copies to random members can all miss the same one
 	conf.GossipInterval, conf.PushPullInterval = gossipInterval, pushPullInterval
 	conf.TCPTimeout = streamTimeout
 	conf.Logger = log.New(memberlistLog{g.log}, "", 0)

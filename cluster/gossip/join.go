@@ -9,6 +9,7 @@ import (
 	"net"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 )
@@ -97,7 +98,7 @@ func (g *Gossip) resolve(ctx context.Context, addrs []string) (out []string, fai
 	_, ownPort, _ := net.SplitHostPort(g.Self().Gossip)
 	for _, addr := range addrs {
 		host, port, err := net.SplitHostPort(addr)
-		if err != nil {
+		if err != nil && (!strings.Contains(addr, ":") || net.ParseIP(addr) != nil) {
 			host, port = addr, ownPort
 		}
 		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 || host == "" {

@@ -70,9 +70,13 @@ func (t *table) cluster() string {
 	return ""
 }
 
-// refuse says why m must not become a member.
+// refuse says why m must not become a member. A member that turns out to be foreign is one no more.
 func (t *table) refuse(m *Member) error {
 	if own := t.cluster(); foreign(own, m) {
+		if h, ok := t.live[m.process()]; ok {
+			h.Cluster = m.Cluster
+			t.live[m.process()] = h
+		}
 		return fmt.Errorf("gossip: node %s at %s belongs to cluster %s, this one to %s", m.Name, m.Gossip, m.Cluster, own)
 	}
 	if t.gone[m.process()].left {
