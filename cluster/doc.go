@@ -56,4 +56,12 @@
 // had (the highest one stays in State.Members, with node 0 once it is gone), and become voters when they have been caught up for 2 s and a majority
 // of the new voters is alive: a joint configuration that cannot commit ends a group for good. A removed replica leaves
 // a tombstone.
+//
+// # A majority lost for good
+//
+// Recover rewrites a group on the disk of one survivor, with no process running. The replica gets a new id, far above any that was planned:
+// a member of the old group that comes back after all still names the old one, and so can neither depose the survivor nor write to it.
+// Entries that the survivor has and has not applied are kept, since any of them may have been acknowledged. Generation grows, and so
+// the epoch of every stream. Group 0 does not list the new id: who keeps its rows must take over the members of a State
+// whose Generation is above the recorded one, and must not have the replica destroyed before.
 package cluster

@@ -462,3 +462,21 @@ func TestRealDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// TestReplicaIDAndGeneration: a replica changes its id only with its generation.
+func TestReplicaIDAndGeneration(t *testing.T) {
+	s := openMem(t)
+	state := State{Applied: 1, Truncated: 1, Conf: voters(1), Replica: 1, Generation: 1}
+	write := func() error { return s.Write([]Update{{Group: 3, State: &state}}, true) }
+	if err := write(); err != nil {
+		t.Fatal(err)
+	}
+	state.Replica = 9
+	if err := write(); !hasCode(err, ErrInvalid) {
+		t.Errorf("another id in the same generation: %v", err)
+	}
+	state.Generation = 2
+	if err := write(); err != nil {
+		t.Errorf("another id in a new generation: %v", err)
+	}
+}

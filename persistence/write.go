@@ -14,6 +14,8 @@ import (
 // none, and nothing of a later Write without the earlier ones. With sync it and every
 // earlier Write are on the disk when it returns; without, a kill -9 may lose it.
 //
+// A replica keeps its id until it is destroyed, unless its generation grows.
+//
 // ErrInvalid and ErrRetired say that the updates break a rule and nothing was written.
 // After any other error the store has failed and the process must end.
 func (s *Store) Write(us []Update, sync bool) error {
@@ -156,8 +158,8 @@ func addState(b *pebble.Batch, u *Update, r *replicaLog, next uint64) error {
 		return fail(ErrInvalid, nil, "group %d: the state has no replica id", u.Group)
 	case st.Replica < next:
 		return retired(u.Group, st.Replica, next)
-	case r.id != 0 && r.id != st.Replica:
-		return fail(ErrInvalid, nil, "group %d: replica %d becomes %d without being destroyed", u.Group, r.id, st.Replica)
+	case r.id != 0 && r.id != st.Replica && st.Generation <= r.generation:
+		return fail(ErrInvalid, nil, "group %d: replica %d becomes %d without being destroyed, in generation %d", u.Group, r.id, st.Replica, r.generation)
 	case st.Truncated != r.first-1:
 		return fail(ErrInvalid, nil, "group %d: the state says truncated at %d, the log begins at %d", u.Group, st.Truncated, r.first)
 	case st.Applied < st.Truncated || st.Applied > r.last:
