@@ -102,7 +102,7 @@ func (n *Net) acceptEpoch(s grpc.ServerStream) error {
 	if h.self.Node == n.cfg.Self.Node {
 		return n.refuse(h, errors.New("it has this node's id"))
 	}
-	e := n.newEpoch(h, min(h.classes, n.cfg.Classes))
+	e := n.newEpoch(n.ctx, h, min(h.classes, n.cfg.Classes))
 	e.connected(socket)
 	n.mu.Lock()
 	ready := n.started && n.accepted[e.id] == nil

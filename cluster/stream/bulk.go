@@ -72,13 +72,13 @@ func frameBuffer(parts ...[]byte) mem.Buffer {
 }
 
 // Stream sends a body of any length beside the messages, in chunks of at most 256 KiB, and returns what the peer's OnStream did:
-// a *RemoteError when that failed. It goes at the pace of the reader. ErrDown, ErrLost.
+// a *RemoteError when that failed. It goes at the pace of the reader, and never over a relay. ErrDown, ErrLost.
 func (n *Net) Stream(ctx context.Context, to uint64, kind byte, header []byte, body io.WriterTo) error {
 	if len(header) > MaxPayload {
 		return ErrTooLarge
 	}
 	e := n.epoch(to)
-	if e == nil {
+	if e == nil || e.via != nil {
 		return ErrDown
 	}
 	both, cancel := context.WithCancel(ctx)
@@ -113,7 +113,7 @@ func (e *epoch) bulk(ctx context.Context) (wire, error) {
 		delete(e.pulls, id)
 		e.mu.Unlock()
 	}()
-	if err := e.queues[callStream].wait(ctx, envelope{direct, pullKind, binary.BigEndian.AppendUint64(nil, id)}); err != nil {
+	if err := e.wait(ctx, callStream, envelope{kind: pullKind, payload: binary.BigEndian.AppendUint64(nil, id)}); err != nil {
 		return nil, err
 	}
 	select {

@@ -19,6 +19,8 @@ const (
 	responseKind        // outcome, the response or the error's text
 	cancelKind          // nobody waits any more
 	pullKind            // the id of a bulk stream that the dialling end is to open
+	helloKind           // relayed: begins an epoch; hello
+	welcomeKind         // relayed: its answer
 )
 
 // outcome of a call.
@@ -118,15 +120,14 @@ func (e *epoch) call(ctx context.Context, id uint64, method string, req []byte) 
 		delete(e.calls, id)
 		e.mu.Unlock()
 	}()
-	q := e.queues[callStream]
-	if err := q.wait(ctx, envelope{direct, requestKind, request(ctx, id, method, req)}); err != nil {
+	if err := e.wait(ctx, callStream, envelope{kind: requestKind, payload: request(ctx, id, method, req)}); err != nil {
 		return nil, err
 	}
 	select {
 	case a := <-wait:
 		return a.payload, a.err
 	case <-ctx.Done():
-		_ = q.put(envelope{direct, cancelKind, binary.BigEndian.AppendUint64(nil, id)})
+		_ = e.put(callStream, envelope{kind: cancelKind, payload: binary.BigEndian.AppendUint64(nil, id)})
 		return nil, ctx.Err()
 	}
 }
@@ -144,6 +145,10 @@ func request(ctx context.Context, id uint64, method string, req []byte) []byte {
 
 // called takes what came on the stream of calls.
 func (e *epoch) called(v envelope) {
+	if e.via != nil && v.kind == welcomeKind {
+		e.welcomed(v.payload)
+		return
+	}
 	if len(v.payload) < 8 {
 		e.net.skipped.Add(1)
 		return
@@ -217,7 +222,7 @@ func (e *epoch) requested(id uint64, b []byte) {
 		if ok {
 			what = outcomeBusy
 		}
-		_ = e.queues[callStream].put(response(id, what, nil))
+		_ = e.put(callStream, response(id, what, nil))
 		return
 	}
 	e.net.running.Go(func() {
@@ -233,13 +238,13 @@ func (e *epoch) requested(id uint64, b []byte) {
 		e.mu.Lock()
 		delete(e.serving, id)
 		e.mu.Unlock()
-		_ = e.queues[callStream].wait(e.ctx, r)
+		_ = e.wait(e.ctx, callStream, r)
 	})
 }
 
 func response(id uint64, outcome byte, payload []byte) envelope {
 	b := binary.BigEndian.AppendUint64(make([]byte, 0, 9+len(payload)), id)
-	return envelope{direct, responseKind, append(append(b, outcome), payload...)}
+	return envelope{kind: responseKind, payload: append(append(b, outcome), payload...)}
 }
 
 // CallAddr asks a node that is not a peer yet, on a connection for this call alone. Between two

@@ -77,7 +77,7 @@ var bothWays = &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}
 func (n *Net) dial(p Peer) (*epoch, error) {
 	cluster := n.cluster()
 	own := n.hello(rand.Uint64(), n.cfg.Wire, n.cfg.Classes)
-	e := n.newEpoch(own, n.cfg.Classes)
+	e := n.newEpoch(n.ctx, own, n.cfg.Classes)
 	conn, err := n.client(p.Addr, e.connected)
 	if err != nil {
 		return nil, err

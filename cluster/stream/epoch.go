@@ -34,6 +34,9 @@ type epoch struct {
 	ctx     context.Context
 	cancel  context.CancelCauseFunc
 	conn    *grpc.ClientConn // nil: the peer dialled
+	via     *epoch           // with the node that relays; nil: direct
+	far     uint64           // with via: the other end
+	welcome chan hello       // of a relayed epoch that this node began; nil: the peer did
 	queues  []*queue
 	began   chan struct{} // Up was told: receive
 	running sync.WaitGroup
@@ -45,6 +48,8 @@ type epoch struct {
 	calls   map[uint64]chan answer
 	pulls   map[uint64]*pull
 	serving map[uint64]context.CancelFunc
+	reach   map[uint64]bool // nodes that the peer is connected with
+	told    uint64          // what of our own it was told
 }
 
 var (
@@ -54,13 +59,14 @@ var (
 	errSilent   = errors.New("it is silent")
 )
 
-func (n *Net) newEpoch(h hello, classes int) *epoch {
+// newEpoch ends with parent.
+func (n *Net) newEpoch(parent context.Context, h hello, classes int) *epoch {
 	e := &epoch{
 		net: n, id: h.epoch, peer: h.self, version: h.wire[1], began: make(chan struct{}),
 		calls: map[uint64]chan answer{}, pulls: map[uint64]*pull{}, serving: map[uint64]context.CancelFunc{},
 	}
 	e.peer.Wire = e.version
-	e.ctx, e.cancel = context.WithCancelCause(n.ctx)
+	e.ctx, e.cancel = context.WithCancelCause(parent)
 	for i := range firstClass + classes {
 		limit := n.cfg.Queue
 		if i == pingStream {
@@ -179,6 +185,10 @@ func (e *epoch) read(s wire, index int) {
 }
 
 func (e *epoch) receive(index int, v envelope) {
+	if v.form != direct && e.via == nil {
+		e.relayed(index, v)
+		return
+	}
 	switch index {
 	case pingStream:
 		e.received(v)
@@ -189,17 +199,40 @@ func (e *epoch) receive(index int, v envelope) {
 	}
 }
 
-// send queues one envelope for a class.
-func (e *epoch) send(c Class, v envelope, put func(*queue, envelope) error) error {
-	if len(v.payload) > MaxPayload {
-		return ErrTooLarge
+// put queues an envelope for a stream; a relayed one goes the way of the relay.
+func (e *epoch) put(index int, v envelope) error {
+	q, v, err := e.way(index, v)
+	if err != nil || q == nil {
+		return err
 	}
-	index := firstClass + int(c)
+	return q.put(v)
+}
+
+// wait is put that waits for room.
+func (e *epoch) wait(ctx context.Context, index int, v envelope) error {
+	q, v, err := e.way(index, v)
+	if err != nil || q == nil {
+		return err
+	}
+	return q.wait(ctx, v)
+}
+
+func (e *epoch) way(index int, v envelope) (*queue, envelope, error) {
+	if len(v.payload) > MaxPayload {
+		return nil, v, ErrTooLarge
+	}
+	if e.via != nil {
+		if e.ctx.Err() != nil {
+			return nil, v, ErrDown
+		}
+		v.form, v.far, v.epoch = relayTo, e.far, e.id
+		e = e.via
+	}
 	if index >= len(e.queues) {
 		e.net.skipped.Add(1) // a class that the peer does not know
-		return nil
+		return nil, v, nil
 	}
-	return put(e.queues[index], v)
+	return e.queues[index], v, nil
 }
 
 // end waits until nothing is received any more; the epoch has failed.

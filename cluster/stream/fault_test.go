@@ -222,11 +222,11 @@ func TestNewerBuild(t *testing.T) {
 				t.Errorf("version %d was chosen", e.version)
 			}
 			for i, q := range e.queues {
-				if err := q.put(envelope{form(200), 1, []byte("?")}); err != nil {
+				if err := q.put(envelope{form: 200, kind: 1, payload: []byte("?")}); err != nil {
 					t.Fatal(err)
 				}
 				if i < firstClass {
-					if err := q.put(envelope{direct, 200, []byte("12345678")}); err != nil {
+					if err := q.put(envelope{kind: 200, payload: []byte("12345678")}); err != nil {
 						t.Fatal(err)
 					}
 				}

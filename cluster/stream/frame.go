@@ -14,29 +14,58 @@ import (
 type form byte
 
 const (
-	direct form = iota
+	direct    form = iota
+	relayTo        // pass it on to the far node
+	relayFrom      // from the far node, passed on
 )
 
 type envelope struct {
 	form    form
 	kind    byte
+	far     uint64 // node, of relayed forms
+	epoch   uint64 // with it
 	payload []byte
 }
 
 const (
 	frameBytes = 256 << 10 // a frame holds so much, or one larger payload
 	headBytes  = 2
+	farBytes   = 16
 	maxMessage = MaxPayload + 1<<10
 )
 
 var errFrame = errors.New("stream: not a frame")
 
-func (e *envelope) size() int { return headBytes + len(e.payload) }
+func (e *envelope) size() int {
+	if e.form != direct {
+		return headBytes + farBytes + len(e.payload)
+	}
+	return headBytes + len(e.payload)
+}
 
 func (e *envelope) append(b []byte) []byte {
 	b = binary.AppendUvarint(b, uint64(e.size()))
 	b = append(b, byte(e.form), e.kind)
+	if e.form != direct {
+		b = binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(b, e.far), e.epoch)
+	}
 	return append(b, e.payload...)
+}
+
+// parse is the other way; false for a form that this build does not know.
+func (e *envelope) parse(b []byte) bool {
+	if len(b) < headBytes || form(b[0]) > relayFrom {
+		return false
+	}
+	e.form, e.kind, e.payload = form(b[0]), b[1], b[headBytes:]
+	if e.form == direct {
+		return true
+	}
+	if len(e.payload) < farBytes {
+		return false
+	}
+	e.far, e.epoch, e.payload = binary.BigEndian.Uint64(e.payload), binary.BigEndian.Uint64(e.payload[8:]), e.payload[farBytes:]
+	return true
 }
 
 // frameOf encodes envelopes into a buffer that gRPC gives back to its pool.
@@ -55,7 +84,7 @@ func frameOf(wire uint8, es []envelope) mem.Buffer {
 	return mem.NewBuffer(buf, pool)
 }
 
-// open reads a frame's envelopes; their payloads share its memory. Envelopes of unknown form are counted and skipped.
+// openFrame reads a frame's envelopes; their payloads share its memory. Envelopes of unknown form are counted and skipped.
 func openFrame(b []byte, wire uint8, each func(envelope)) (unknown int, err error) {
 	if len(b) == 0 || b[0] != wire {
 		return 0, errFrame
@@ -67,11 +96,12 @@ func openFrame(b []byte, wire uint8, each func(envelope)) (unknown int, err erro
 		}
 		body := b[n : n+int(size) : n+int(size)]
 		b = b[n+int(size):]
-		if len(body) < headBytes || form(body[0]) != direct {
+		var e envelope
+		if !e.parse(body) {
 			unknown++
 			continue
 		}
-		each(envelope{form(body[0]), body[1], body[headBytes:]})
+		each(e)
 	}
 	return unknown, nil
 }

@@ -47,6 +47,7 @@ type Config struct {
 	Listener net.Listener // is closed by Stop
 	Keys     *Keys        // nil: plain text, between loopback addresses only
 	Classes  int          // 1 to 16
+	Relay    bool         // reach peers through others where no connection can be had; not for Raft
 
 	Receive  func(from Peer, c Class, kind byte, payload []byte)              // payload is the receiver's to keep; blocking is back-pressure
 	OnStream func(from Peer, kind byte, header []byte, body io.Reader) error  // what it returns is Stream's answer; nil: refused
@@ -95,6 +96,8 @@ type Net struct {
 	mu       sync.Mutex
 	peers    map[uint64]*peer
 	accepted map[uint64]*epoch // by id
+	virtual  map[uint64]*epoch // relayed, by id
+	reach    uint64            // counts changes of whom we are connected with
 	handlers map[string]handler
 	started  bool // SetPeers was called: epochs are accepted
 	stopped  bool
@@ -114,7 +117,7 @@ func Listen(cfg Config) (*Net, error) {
 	cfg.setDefaults()
 	n := &Net{
 		cfg: cfg, start: time.Now(), quiet: quiet{log: cfg.Logger, seen: map[string]time.Time{}},
-		peers: map[uint64]*peer{}, accepted: map[uint64]*epoch{}, handlers: map[string]handler{},
+		peers: map[uint64]*peer{}, accepted: map[uint64]*epoch{}, virtual: map[uint64]*epoch{}, handlers: map[string]handler{},
 	}
 	n.id.Store(&cfg.Cluster)
 	n.ctx, n.cancel = context.WithCancelCause(context.Background())
@@ -249,7 +252,7 @@ func (n *Net) Send(to uint64, c Class, kind byte, payload []byte) error {
 	if e == nil {
 		return ErrDown
 	}
-	return e.send(c, envelope{direct, kind, payload}, (*queue).put)
+	return e.put(firstClass+int(c), envelope{kind: kind, payload: payload})
 }
 
 // SendWait is Send that waits for room in the queue.
@@ -258,7 +261,7 @@ func (n *Net) SendWait(ctx context.Context, to uint64, c Class, kind byte, paylo
 	if e == nil {
 		return ErrDown
 	}
-	return e.send(c, envelope{direct, kind, payload}, func(q *queue, v envelope) error { return q.wait(ctx, v) })
+	return e.wait(ctx, firstClass+int(c), envelope{kind: kind, payload: payload})
 }
 
 func (n *Net) receive(from Peer, c Class, v envelope) {

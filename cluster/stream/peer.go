@@ -22,6 +22,7 @@ type peer struct {
 	changed bool   // by SetPeers: redial at once
 	offered *epoch // accepted, not yet current
 	alive   alive
+	fell    bool // the last epoch ended in silence: dialling will take long
 }
 
 func (p *peer) nudge() {
@@ -58,9 +59,7 @@ func (p *peer) drop() {
 func (p *peer) offer(e *epoch) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.offered != nil {
-		p.offered.fail(errReplaced)
-	}
+	p.discard(p.offered, errReplaced)
 	p.offered, p.dropped = e, false
 	if old := p.current.Load(); old != nil {
 		old.fail(errReplaced)
@@ -68,10 +67,21 @@ func (p *peer) offer(e *epoch) {
 	p.nudge()
 }
 
+// discard ends an epoch that was never told.
+func (p *peer) discard(e *epoch, why error) {
+	if e != nil {
+		e.fail(why)
+		p.net.running.Go(e.end)
+	}
+}
+
 func (p *peer) run() {
 	for {
 		e := p.next()
 		if e == nil {
+			p.mu.Lock()
+			p.discard(p.offered, errStopped)
+			p.mu.Unlock()
 			return
 		}
 		p.serve(e)
@@ -83,7 +93,7 @@ func (p *peer) next() *epoch {
 	n := p.net
 	for attempt := 0; ; {
 		p.mu.Lock()
-		e, info, dials := p.offered, p.info, p.dials()
+		e, info, dials, fell := p.offered, p.info, p.dials(), p.fell
 		p.offered = nil
 		if p.changed {
 			attempt, p.changed = 0, false
@@ -92,6 +102,7 @@ func (p *peer) next() *epoch {
 		if e != nil && e.ctx.Err() == nil {
 			return e
 		}
+		p.discard(e, errReplaced)
 		if n.ctx.Err() != nil || n.forget(p) {
 			return nil
 		}
@@ -106,11 +117,20 @@ func (p *peer) next() *epoch {
 			return nil
 		case <-due:
 		}
+		if fell && attempt == 0 {
+			if e := n.relay(info); e != nil {
+				return e
+			}
+		}
 		attempt++
 		e, err := n.dial(info)
 		if err == nil {
 			return e
 		}
+		if e := n.relay(info); e != nil {
+			return e
+		}
+		p.discard(e, errReplaced)
 		if n.ctx.Err() == nil {
 			n.quiet.warn("no connection", info.Name, "to", info.Name, "addr", info.Addr, "why", plainText(err))
 		}
@@ -142,8 +162,7 @@ func (n *Net) forget(p *peer) bool {
 func (p *peer) serve(e *epoch) {
 	n := p.net
 	if !p.began(e) {
-		e.fail(errDropped)
-		e.end()
+		p.discard(e, errDropped)
 		return
 	}
 	n.cfg.Logger.Debug("stream: connected", "to", e.peer.Name, "wire", e.version)
@@ -152,9 +171,17 @@ func (p *peer) serve(e *epoch) {
 		n.raft.update(p, e, false)
 	}
 	close(e.began)
+	n.reachChanged()
+	if e.via != nil {
+		p.relaying(e)
+	}
 	<-e.ctx.Done()
 	p.current.Store(nil)
+	n.reachChanged()
 	why := context.Cause(e.ctx)
+	p.mu.Lock()
+	p.fell = errors.Is(why, errSilent)
+	p.mu.Unlock()
 	e.fail(why)
 	gone := make(chan bool, 1)
 	n.running.Go(func() { gone <- p.gone(e, why) })
@@ -181,5 +208,5 @@ func (p *peer) gone(e *epoch, why error) bool {
 	if addr == "" {
 		addr = e.peer.Addr
 	}
-	return !back && addr != "" && p.net.probe(addr)
+	return !back && e.via == nil && addr != "" && p.net.probe(addr)
 }

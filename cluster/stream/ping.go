@@ -7,8 +7,10 @@ import (
 
 // What runs on the stream of pings.
 const (
-	pingKind = iota // the sender's clock, which pong repeats: 8 bytes
-	pongKind        // that, the wall clock (Unix ns, 8 bytes) and a note
+	pingKind  = iota // the sender's clock, which pong repeats: 8 bytes
+	pongKind         // that, the wall clock (Unix ns, 8 bytes) and a note
+	reachKind        // the nodes that the sender is connected with, 8 bytes each
+	goneKind         // relayed: there is no such epoch, or it lost a message
 )
 
 const (
@@ -25,11 +27,11 @@ type alive struct {
 	begin  time.Time // of the epoch
 }
 
-// began makes an epoch the current one; false when the peer was let go meanwhile.
+// began makes an epoch the current one; false when the peer was let go or dialled meanwhile.
 func (p *peer) began(e *epoch) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.dropped {
+	if p.dropped || p.offered != nil {
 		return false
 	}
 	p.current.Store(e)
@@ -69,6 +71,9 @@ func (n *Net) pingAll() {
 		for _, p := range peers {
 			p.ping(now, late)
 		}
+		if n.cfg.Relay {
+			n.tellReach(peers)
+		}
 	}
 }
 
@@ -88,7 +93,7 @@ func (p *peer) ping(now time.Time, late time.Duration) {
 	p.mu.Unlock()
 	if e != nil {
 		info = e.peer
-		_ = e.queues[pingStream].put(envelope{direct, pingKind, binary.BigEndian.AppendUint64(nil, uint64(now.Sub(n.start)))})
+		_ = e.put(pingStream, envelope{kind: pingKind, payload: binary.BigEndian.AppendUint64(nil, uint64(now.Sub(n.start)))})
 	}
 	if fell {
 		n.quiet.warn("a node is silent", info.Name, "node", info.Name, "for", silence.Round(time.Millisecond))
@@ -106,12 +111,16 @@ func (p *peer) ping(now time.Time, late time.Duration) {
 func (e *epoch) received(v envelope) {
 	n := e.net
 	switch {
+	case v.kind == reachKind && e.via == nil:
+		e.reaches(v.payload)
+	case v.kind == goneKind && e.via != nil:
+		e.fail(ErrLost)
 	case v.kind == pingKind && len(v.payload) == 8:
 		n.cfg.Ping(e.peer.Node, func() {
 			note := n.cfg.Note()
 			pong := make([]byte, 0, 16+len(note))
 			pong = binary.BigEndian.AppendUint64(append(pong, v.payload...), uint64(time.Now().UnixNano()))
-			_ = e.queues[pingStream].put(envelope{direct, pongKind, append(pong, note[:min(len(note), maxNote)]...)})
+			_ = e.put(pingStream, envelope{kind: pongKind, payload: append(pong, note[:min(len(note), maxNote)]...)})
 		})
 	case v.kind == pongKind && len(v.payload) >= 16:
 		now := time.Now()

@@ -15,6 +15,7 @@ type proxy struct {
 	mu    sync.Mutex
 	conns []*net.TCPConn
 	hung  chan struct{} // closed: go on
+	shut  bool          // new connections are reset
 	wg    sync.WaitGroup
 }
 
@@ -28,8 +29,15 @@ func startProxy(t testing.TB, to string) *proxy {
 				return
 			}
 			out, err := net.Dial("tcp", to)
-			if err != nil {
+			p.mu.Lock()
+			shut := p.shut
+			p.mu.Unlock()
+			if err != nil || shut {
+				_ = in.(*net.TCPConn).SetLinger(0)
 				_ = in.Close()
+				if err == nil {
+					_ = out.Close()
+				}
 				continue
 			}
 			p.mu.Lock()
@@ -100,4 +108,14 @@ func (p *proxy) cut() {
 		_ = c.Close()
 	}
 	p.conns = nil
+}
+
+// block resets all connections and new ones, until it is called with false.
+func (p *proxy) block(shut bool) {
+	p.mu.Lock()
+	p.shut = shut
+	p.mu.Unlock()
+	if shut {
+		p.cut()
+	}
 }
