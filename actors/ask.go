@@ -190,10 +190,11 @@ func outboxState(records []presence.Record) *OutboxState {
 	for _, r := range records {
 		switch r := r.(type) {
 		case presence.OutboxSet:
-			epoch, s.Head = r.Epoch, r.Head
+			epoch, s.Head = r.Epoch, max(s.Head, r.Head)
 			maps.DeleteFunc(entries, func(offset uint64, _ int) bool { return offset <= r.Trimmed })
 		case presence.EntryPut:
 			entries[r.Entry.Offset] = r.Entry.Size
+			s.Head = max(s.Head, r.Entry.Offset)
 		case presence.EntriesDropped:
 			maps.DeleteFunc(entries, func(offset uint64, _ int) bool { return r.From <= offset && offset <= r.To })
 		case presence.DeviceSet:

@@ -146,8 +146,9 @@ func (g *gateway) batches(a *activation, d *presence.Delivery) []*link.OutboxBat
 	prefix := len(span.From) - 8
 	g.must(g.node.store.Scan(g.shard, span.From, span.To, func(key, v []byte) bool {
 		offset := row.Offset(key[prefix:])
-		e, body, err := row.DecodeEntry(offset, v)
+		put, body, err := row.DecodeEntry(offset, v)
 		g.must(err)
+		e := &put.Entry
 		missing(offset)
 		b.entry(&link.OutboxEntry{Offset: offset, ClientId: e.ClientID, Sender: e.Sender, Type: uint32(e.Type), Class: uint32(e.Class),
 			At: toMs(e.At), Until: toMs(e.Until), Collapse: e.Collapse, Body: string(body)})
@@ -163,13 +164,11 @@ func (g *gateway) complete(a *activation, in presence.Input, now time.Time) (pre
 	switch in := in.(type) {
 	case presence.Publish:
 		in.Fresh = fresh()
-		v, ok, err := g.get(row.DedupeKey(a.key, in.Sender, in.ID))
-		if ok {
-			in.Known, err = row.DecodeDedupe(v)
-			row.SaltedKnown(in.Known, g.generation)
-		}
-		if err != nil {
-			return nil, err
+		var err error
+		if a.user.MayKnow(in.Sender, in.ID) {
+			if in.Known, err = g.known(row.DedupeKey(a.key, in.Sender, in.ID)); err != nil {
+				return nil, err
+			}
 		}
 		if after, ok := a.user.NeedsOldest(in.Sender, now); ok {
 			in.Oldest, err = g.oldest(a.key, in.Sender, after, now)
@@ -185,6 +184,17 @@ func (g *gateway) complete(a *activation, in presence.Input, now time.Time) (pre
 		return in, nil
 	}
 	return in, nil
+}
+
+// known is what a dedupe row says; nil if there is none.
+func (g *gateway) known(key []byte) (*presence.Known, error) {
+	v, ok, err := g.get(key)
+	if err != nil || !ok {
+		return nil, err
+	}
+	k, err := row.DecodeDedupe(v)
+	row.SaltedKnown(k, g.generation)
+	return k, err
 }
 
 // oldest is the least id after one that a sender has used in a user's outbox.

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"math"
+	"math/bits"
 
 	"go.etcd.io/raft/v3/raftpb"
 )
@@ -110,6 +111,11 @@ func appendEntry(b []byte, e *raftpb.Entry) []byte {
 	b = append(b, entryVersion, byte(e.GetType()))
 	b = binary.AppendUvarint(b, e.GetTerm())
 	return append(b, e.GetData()...)
+}
+
+// entrySize is the length of what appendEntry appends.
+func entrySize(e *raftpb.Entry) int {
+	return 2 + (bits.Len64(e.GetTerm()|1)+6)/7 + len(e.GetData())
 }
 
 // decodeEntry copies what it keeps of b.

@@ -175,3 +175,15 @@ func FuzzValues(f *testing.F) {
 		}
 	})
 }
+
+// The place for an entry's value is made before the value.
+func TestEntrySize(t *testing.T) {
+	for shift := range 64 {
+		for _, term := range []uint64{0, 1<<shift - 1, 1 << shift} {
+			e := &raftpb.Entry{Term: &term, Data: []byte("data")}
+			if n := len(appendEntry(nil, e)); n != entrySize(e) {
+				t.Errorf("term %d: %d bytes, not %d", term, n, entrySize(e))
+			}
+		}
+	}
+}

@@ -231,14 +231,14 @@ func clearLog(b *pebble.Batch, group uint32, lo, hi uint64) error {
 }
 
 func setEntries(b *pebble.Batch, group uint32, es []*raftpb.Entry) error {
-	var key [groupPrefix + 1 + 8]byte
-	var value []byte
 	for i, e := range es {
 		if want := es[0].GetIndex() + uint64(i); e.GetIndex() != want {
 			return fail(ErrInvalid, nil, "group %d: entry %d stands where %d should", group, e.GetIndex(), want)
 		}
-		value = appendEntry(value[:0], e)
-		if err := b.Set(appendLogKey(key[:0], group, e.GetIndex()), value, nil); err != nil {
+		op := b.SetDeferred(groupPrefix+1+8, entrySize(e))
+		appendLogKey(op.Key[:0], group, e.GetIndex())
+		appendEntry(op.Value[:0], e)
+		if err := op.Finish(); err != nil {
 			return err
 		}
 	}

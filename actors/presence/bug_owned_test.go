@@ -20,6 +20,8 @@ var ownedBugs = []bug{
 		return in
 	}},
 	{name: "client ids are not stored", keep: func(r Record) bool { _, id := r.(DedupeSet); return !id }, input: nil},
+	{name: "a sender is forgotten with its last entry", keep: func(r Record) bool { _, sender := r.(SenderSet); return !sender }},
+	{name: "the head is forgotten with the last entry", keep: func(r Record) bool { o, ok := r.(OutboxSet); return !ok || !o.Lazy }},
 	{name: "acknowledged entries are not stored", keep: func(r Record) bool { _, entry := r.(EntryPut); return !entry }},
 	{name: "gaps are not told", output: func(_ *world, _ *actor, _ Input, out *Output) {
 		for i := range out.Deliver {

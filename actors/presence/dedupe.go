@@ -66,9 +66,19 @@ type sentID struct {
 
 // sender is one who published within the last 25 hours.
 type sender struct {
-	name  string
-	floor ID
-	hours []HourCount // of its ids, ascending
+	name   string
+	floor  ID
+	hours  []HourCount // of its ids, ascending
+	last   ID          // the greatest that it used, if it was in this activation
+	at     uint64      // the entry that says so; 0: none does
+	known  uint64      // Restore: the offset as of which this is known
+	row    bool        // a row may be there
+	change change
+}
+
+// turn notes that the sender is to be recorded: no entry says what there is to know of it.
+func (o *outbox) turn(s *sender, how change) {
+	s.at, s.change, o.turned = 0, max(s.change, how), true
 }
 
 func (id ID) hour() uint32 { return uint32(id.Time().Unix() / 3600) }
@@ -139,7 +149,11 @@ func (s *sender) count(hour uint32, d int) {
 	s.hours = hours
 }
 
-func (s *sender) record() SenderSet { return SenderSet{s.name, s.floor, s.hours} }
+// MayKnow reports that an id of the sender may have been used. If not, there is no dedupe row of it.
+func (u *User) MayKnow(sender string, id ID) bool {
+	s := u.sender(sender)
+	return s != nil && (s.last == ID{} || bytes.Compare(id[:], s.last[:]) <= 0)
+}
 
 // NeedsOldest reports that a publish of the sender must carry Publish.Oldest: the least
 // id among its dedupe rows that is greater than after.
@@ -152,17 +166,20 @@ func (u *User) NeedsOldest(sender string, now time.Time) (after ID, ok bool) {
 }
 
 // remember makes a client id known. Of too many of a sender the oldest goes and becomes
-// its floor.
-func (u *User) remember(now int64, in *Publish, k Known, out *Output) {
+// its floor. It returns the sender, which is to be recorded.
+func (u *User) remember(now int64, in *Publish, k Known, out *Output) *sender {
 	u.extra().ids.put(sentID{in.Sender, in.ID}, k, now)
 	out.Records = append(out.Records, DedupeSet{in.Sender, in.ID, k.Epoch, k.Offset, k.At, k.Digest})
 	o := u.outbox()
 	o.ageSenders(now, out)
 	i, found := o.findSender(in.Sender)
 	if !found {
-		o.senders = slices.Insert(o.senders, i, sender{name: in.Sender})
+		o.senders = slices.Insert(o.senders, i, sender{name: in.Sender, last: in.ID})
 	}
 	s := &o.senders[i]
+	if (s.last != ID{}) && bytes.Compare(in.ID[:], s.last[:]) > 0 {
+		s.last = in.ID
+	}
 	if s.rows(now) >= maxSenderIDs && bytes.Compare(in.Oldest[:], s.floor[:]) > 0 {
 		s.floor = in.Oldest
 		s.count(in.Oldest.hour(), -1)
@@ -170,7 +187,7 @@ func (u *User) remember(now int64, in *Publish, k Known, out *Output) {
 	}
 	s.hours = slices.DeleteFunc(slices.Clone(s.hours), func(h HourCount) bool { return h.Hour+dedupeHours <= hourOf(now) })
 	s.count(in.ID.hour(), 1)
-	out.Records = append(out.Records, s.record())
+	return s
 }
 
 // ageSenders forgets, once an hour, the hours that are over, and who has none left.
@@ -179,8 +196,8 @@ func (o *outbox) ageSenders(now int64, out *Output) {
 		o.hour = hour
 		o.senders = slices.DeleteFunc(o.senders, func(s sender) bool {
 			gone := s.hours[len(s.hours)-1].Hour+dedupeHours <= hour
-			if gone {
-				out.Records = append(out.Records, SenderSet{Sender: s.name})
+			if gone && s.row {
+				out.Records = append(out.Records, SenderSet{Sender: s.name, Lazy: true})
 			}
 			return gone
 		})

@@ -293,7 +293,7 @@ func (m *model) restore(records []Record) {
 		case NotifySet:
 			m.waits[r.Asker] = modelWait{r.Until, r.Hidden}
 		case OutboxSet:
-			m.box.epoch, m.box.head = r.Epoch, r.Head
+			m.box.epoch, m.box.head = r.Epoch, max(m.box.head, r.Head)
 			for _, g := range r.Gaps {
 				for o := g.From; o <= g.To; o++ {
 					m.box.gone[o] = g.Reason
@@ -301,6 +301,7 @@ func (m *model) restore(records []Record) {
 			}
 		case EntryPut:
 			m.box.entries[r.Entry.Offset] = &modelEntry{r.Entry, r.Body}
+			m.box.head = max(m.box.head, r.Entry.Offset)
 		case DedupeSet:
 			m.box.ids[sentID{r.Sender, r.ID}] = Known{r.Epoch, r.Offset, r.At, r.Digest}
 		case DeviceSet:

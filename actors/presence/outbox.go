@@ -26,8 +26,10 @@ type outbox struct {
 	until   int64  // the earliest end of an entry, Unix ms; 0: none
 	gaps    []Gap  // why offsets are gone, ascending; the rest were acked
 	stale   uint64 // rows up to here were found below what is trimmed
+	change  change // of the stream, to be recorded with the step
 	hour    uint32 // when senders were last looked through
 	senders []sender
+	turned  bool     // some have changed
 	devices []device // by id
 	readers []reader
 }
@@ -36,6 +38,7 @@ type outbox struct {
 type held struct {
 	offset    uint64
 	until     int64 // Unix ms
+	wakes     int64 // Unix ms
 	sender    string
 	clientID  string
 	collapse  string
@@ -99,8 +102,43 @@ func (o *outbox) cursors() (low, high uint64) {
 	return low, high
 }
 
-func (o *outbox) record() OutboxSet {
-	return OutboxSet{Epoch: o.epoch, Head: o.head, Trimmed: o.trimmed(), Gaps: slices.Clone(o.gaps)}
+// change says that something must be recorded at the end of a step.
+type change uint8
+
+const (
+	noChange change = iota
+	ackedChange
+	firmChange
+)
+
+// changed is the change that a drop is.
+func changed(why GapReason) change {
+	if why == GapAcked {
+		return ackedChange
+	}
+	return firmChange
+}
+
+// record records, at the end of a step, what changed of the stream and of its senders and is not said
+// by an entry.
+func (o *outbox) record(out *Output) {
+	n := len(o.entries)
+	headless := n == 0 || o.entries[n-1].offset != o.head // else the last entry says how far the stream goes
+	if o.change == firmChange || o.change == ackedChange && headless {
+		out.Records = append(out.Records, OutboxSet{Epoch: o.epoch, Head: o.head, Trimmed: o.trimmed(),
+			Gaps: slices.Clone(o.gaps), Lazy: o.change == ackedChange})
+	}
+	o.change = noChange
+	if !o.turned {
+		return
+	}
+	o.turned = false
+	for i := range o.senders {
+		if s := &o.senders[i]; s.change != noChange {
+			out.Records = append(out.Records, SenderSet{s.name, s.floor, s.hours, o.head, s.change == ackedChange})
+			s.row, s.change = true, noChange
+		}
+	}
 }
 
 // publishEntry answers Publish.
@@ -115,19 +153,20 @@ func (u *User) publishEntry(now int64, in *Publish, out *Output) Reply {
 	if r, done := u.dedupe(now, in); done {
 		return r
 	}
+	if u.full(in) {
+		return outboxFull
+	}
 	k := Known{At: instant(now), Digest: in.Digest}
 	if in.Sender != "" && rel&RelationBlocked != 0 {
-		if u.full(in) {
-			return outboxFull
-		}
-	} else {
-		offset, r := u.store(now, in, out)
-		if r.Code != OK {
-			return r
-		}
-		k.Epoch, k.Offset = u.box().epoch, offset
+		u.outbox().turn(u.remember(now, in, k, out), firmChange)
+		return published(in.Sender, k, false)
 	}
-	u.remember(now, in, k, out)
+	e := u.store(now, in, out)
+	k.Epoch, k.Offset = u.box().epoch, e.Entry.Offset
+	s := u.remember(now, in, k, out)
+	s.at, s.change = k.Offset, noChange
+	e.Floor, e.Hours = s.floor, s.hours
+	out.Records = append(out.Records, e)
 	return published(in.Sender, k, false)
 }
 
@@ -185,15 +224,12 @@ func (u *User) full(in *Publish) bool {
 	return n > maxEntries || bytes > maxBytes
 }
 
-// store puts an entry into the outbox. Beyond the bound, what some device has acked gives
-// way, the oldest first, and the gap of the others is recorded.
-func (u *User) store(now int64, in *Publish, out *Output) (uint64, Reply) {
-	if u.full(in) {
-		return 0, outboxFull
-	}
+// store puts an entry into the outbox, which is not full. Beyond the bound, what some device has acked
+// gives way, the oldest first, and the gap of the others is recorded.
+func (u *User) store(now int64, in *Publish, out *Output) EntryPut {
 	o := u.outbox()
 	if o.epoch == 0 {
-		o.epoch = in.Fresh
+		o.epoch, o.change = in.Fresh, firmChange
 	}
 	if in.Collapse != "" {
 		_, high := o.cursors()
@@ -207,9 +243,13 @@ func (u *User) store(now int64, in *Publish, out *Output) (uint64, Reply) {
 		})
 	}
 	o.head++
-	h := held{
-		offset: o.head, until: now + in.TTL.Milliseconds(), sender: in.Sender, clientID: in.ClientID, collapse: in.Collapse,
-		size: int32(len(in.Body)), class: in.Class, typ: in.Type, anyDevice: in.AnyDevice,
+	e := EntryPut{Body: in.Body, Entry: Entry{
+		Offset: o.head, Type: in.Type, Class: in.Class, AnyDevice: in.AnyDevice, At: instant(now), Until: instant(now + in.TTL.Milliseconds()),
+		Sender: in.Sender, ClientID: in.ClientID, Collapse: in.Collapse, Size: len(in.Body),
+	}}
+	h := e.Entry.held()
+	for i := len(o.entries) - 1; i >= 0 && !e.Indexed; i-- {
+		e.Indexed = o.entries[i].wakes == h.wakes
 	}
 	o.entries = append(o.entries, h)
 	o.bytes += len(in.Body)
@@ -217,17 +257,26 @@ func (u *User) store(now int64, in *Publish, out *Output) (uint64, Reply) {
 		o.until = h.until
 	}
 	o.sweepStale(out)
-	out.Records = append(out.Records, o.record(), EntryPut{Entry{
-		Offset: h.offset, Type: h.typ, Class: h.class, AnyDevice: h.anyDevice, At: instant(now), Until: instant(h.until),
-		Sender: h.sender, ClientID: h.clientID, Collapse: h.collapse, Size: int(h.size),
-	}, in.Body})
-	return h.offset, Reply{}
+	return e
+}
+
+func (e *Entry) held() held {
+	return held{
+		offset: e.Offset, until: milli(e.Until), wakes: milli(e.Wakes()), sender: e.Sender, clientID: e.ClientID, collapse: e.Collapse,
+		size: int32(e.Size), class: e.Class, typ: e.Type, anyDevice: e.AnyDevice,
+	}
 }
 
 // sweepStale removes rows that a crash left behind.
 func (o *outbox) sweepStale(out *Output) {
 	if o.stale != 0 {
 		out.Records = append(out.Records, EntriesDropped{1, o.stale, GapAcked})
+		o.change = firmChange
+		for i := range o.senders {
+			if s := &o.senders[i]; s.at != 0 && s.at <= o.stale {
+				o.turn(s, firmChange)
+			}
+		}
 		o.stale = 0
 	}
 }
@@ -247,6 +296,10 @@ func (o *outbox) drop(why GapReason, out *Output, which func(*held) bool) (dropp
 		}
 		dropped = append(dropped, h)
 		o.bytes -= int(h.size)
+		o.change = max(o.change, changed(why))
+		if i, found := o.findSender(h.sender); found && o.senders[i].at == h.offset {
+			o.turn(&o.senders[i], changed(why))
+		}
 		if why != GapAcked {
 			o.note(Gap{h.offset, h.offset, why})
 		}
@@ -329,7 +382,6 @@ func (u *User) expireEntries(now int64, out *Output) {
 		return
 	}
 	dropped := o.drop(GapExpired, out, func(h *held) bool { return h.until <= now })
-	out.Records = append(out.Records, o.record())
 	if !u.cfg.Events {
 		return
 	}
@@ -368,8 +420,12 @@ func (u *User) purge(in *Purge, out *Output) Reply {
 	if len(o.entries) > 0 || o.stale != 0 {
 		out.Records = append(out.Records, EntriesDropped{1, o.head, GapPurged})
 	}
-	o.epoch, o.entries, o.bytes, o.until, o.gaps, o.stale = in.Epoch, nil, 0, 0, nil, 0
-	out.Records = append(out.Records, o.record())
+	o.epoch, o.entries, o.bytes, o.until, o.gaps, o.stale, o.change = in.Epoch, nil, 0, 0, nil, 0, firmChange
+	for i := range o.senders {
+		if o.senders[i].at != 0 {
+			o.turn(&o.senders[i], firmChange)
+		}
+	}
 	for i := range o.devices {
 		o.devices[i].cursor = 0
 	}

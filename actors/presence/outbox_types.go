@@ -68,6 +68,18 @@ type Entry struct {
 	Size      int    // of Body, bytes
 }
 
+// Wakes is when the entry's user is woken at the latest to drop it: its end, rounded up to a minute, or to
+// an hour if it lives for a day or longer, so that entries share a row of the expiry index.
+func (e *Entry) Wakes() time.Time {
+	grain := time.Minute
+	if e.Until.Sub(e.At) >= 24*time.Hour {
+		grain = time.Hour
+	}
+	return instant(ceil(e.Until.UnixMilli(), grain.Milliseconds()))
+}
+
+func ceil(n, grain int64) int64 { return (n + grain - 1) / grain * grain }
+
 // Published is where a publish ended up. Epoch and Offset are zero if the sender is a
 // user: a blocked sender gets the same answer.
 type Published struct {

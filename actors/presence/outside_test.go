@@ -11,12 +11,14 @@ type outside struct {
 	acked  map[[2]uint64]bool      // some device has acked it
 	events []Event
 	serial uint64
-	maker  map[ID]*actor // whose activation first saw it
+	maker  map[ID]*actor        // whose activation first saw it
+	wiped  map[string]time.Time // when users were erased
 }
 
 func newOutside() outside {
 	return outside{
 		given: map[[2]string]Published{}, where: map[[2]uint64]string{}, heads: map[string]Position{}, acked: map[[2]uint64]bool{}, maker: map[ID]*actor{},
+		wiped: map[string]time.Time{},
 	}
 }
 
@@ -63,6 +65,9 @@ func (w *world) lookUp(a *actor, in Input) Input {
 	for _, r := range w.stored(a.key.User) {
 		if d, ok := r.(DedupeSet); ok && d.Sender == p.Sender && d.ID == p.ID && (w.maker[d.ID] != a || w.now.Sub(d.At) > 50*time.Second || w.pick(2) == 0) {
 			p.Known = &Known{d.Epoch, d.Offset, d.At, d.Digest}
+			if in24h := w.now.Sub(d.ID.Time()) <= dedupeWindow; in24h && d.At.After(w.wiped[a.key.User]) && !a.u.MayKnow(d.Sender, d.ID) {
+				w.fail("%s: an id of %q is stored and would not be looked up", a.key.User, d.Sender)
+			}
 		}
 	}
 	return p
@@ -87,27 +92,27 @@ func (w *world) published(user string, in Publish, r *Reply) {
 
 // stores checks the entries that a step stores: they follow one another.
 func (w *world) stores(a *actor, records []Record) {
-	user, epoch := a.key.User, uint64(0)
+	user := a.key.User
 	for _, r := range records {
 		switch r := r.(type) {
 		case OutboxSet:
-			epoch = r.Epoch
-			if was, ok := w.heads[user]; !ok || was.Epoch != epoch {
-				w.heads[user] = Position{epoch, was.Offset}
-				if !ok {
-					w.heads[user] = Position{epoch, 0}
-				}
-			}
-		case EntryPut:
-			if head := w.heads[user]; head.Epoch != epoch || r.Entry.Offset != head.Offset+1 {
-				w.fail("%s: offset %d of epoch %d after %+v", user, r.Entry.Offset, epoch, head)
-			}
-			w.heads[user] = Position{epoch, r.Entry.Offset}
-			w.where[[2]uint64{epoch, r.Entry.Offset}] = r.Entry.ClientID
-		case DedupeSet:
-			w.maker[r.ID] = a
+			w.heads[user] = Position{r.Epoch, w.heads[user].Offset}
 		case Erased:
 			delete(w.heads, user)
+			w.wiped[user] = w.now
+		}
+	}
+	for _, r := range records {
+		switch r := r.(type) {
+		case EntryPut:
+			head := w.heads[user]
+			if head.Epoch == 0 || r.Entry.Offset != head.Offset+1 {
+				w.fail("%s: offset %d after %+v", user, r.Entry.Offset, head)
+			}
+			w.heads[user] = Position{head.Epoch, r.Entry.Offset}
+			w.where[[2]uint64{head.Epoch, r.Entry.Offset}] = r.Entry.ClientID
+		case DedupeSet:
+			w.maker[r.ID] = a
 		}
 	}
 }
@@ -239,8 +244,11 @@ func (w *world) read() {
 		}
 		head := Position{}
 		for _, r := range w.stored(c.user) {
-			if o, ok := r.(OutboxSet); ok {
-				head = Position{o.Epoch, o.Head}
+			switch r := r.(type) {
+			case OutboxSet:
+				head = Position{r.Epoch, max(head.Offset, r.Head)}
+			case EntryPut:
+				head.Offset = max(head.Offset, r.Entry.Offset)
 			}
 		}
 		a := w.actors[c.user] // a device that was forgotten reads no longer

@@ -23,6 +23,9 @@ func (w *world) stored(user string) []Record {
 
 // keep makes records durable; lazy ones wait.
 func (w *world) keep(user string, records []Record) {
+	if slices.ContainsFunc(records, func(r Record) bool { return !Lazy(r) }) {
+		w.flush(user)
+	}
 	for _, r := range records {
 		if w.bug.keep != nil && !w.bug.keep(r) {
 			continue

@@ -53,17 +53,23 @@ type (
 // Records of the outbox.
 type (
 	// OutboxSet is the stream. Entries up to Trimmed are gone, whether or not their
-	// rows still are there.
+	// rows still are there. A new entry does not write it: the head is the last entry's
+	// offset if that is higher. Nor is it firm where only acks have dropped entries.
 	OutboxSet struct {
 		Epoch   uint64
 		Head    uint64 // the last offset given
 		Trimmed uint64
 		Gaps    []Gap // why offsets are gone, ascending, at most 64; the rest: GapAcked
+		Lazy    bool
 	}
-	// EntryPut is a new entry. Body is empty when given to Restore: the core does not read it.
+	// EntryPut is a new entry. Body is empty when given to Restore: the core does not read
+	// it. If it has hours, it stands for a SenderSet of its sender.
 	EntryPut struct {
-		Entry Entry
-		Body  string
+		Entry   Entry
+		Body    string
+		Floor   ID
+		Hours   []HourCount
+		Indexed bool // the user's row in the expiry index is there: another entry wakes the user at that time
 	}
 	// EntriesDropped removes the entries of a range, both ends included. With GapAcked
 	// it is lazy.
@@ -86,11 +92,15 @@ type (
 		ID     ID
 	}
 	// SenderSet counts the dedupe rows of a sender by the hour of their ids (Unix
-	// hours, ascending). Unknown ids up to Floor are expired. Without hours the row goes.
+	// hours, ascending). Unknown ids up to Floor are expired. Entries up to Offset say
+	// nothing newer. Without hours the row goes. It is written when the last entry of the
+	// sender goes, firm unless that was acked, and for what a blocked sender sends.
 	SenderSet struct {
 		Sender string
 		Floor  ID
 		Hours  []HourCount
+		Offset uint64
+		Lazy   bool
 	}
 	// DeviceSet is a registered device, with where it began to read.
 	DeviceSet struct {
@@ -150,13 +160,17 @@ type (
 )
 
 // Lazy reports that a record opens no gate: it may be lost in a crash, together with all
-// later lazy ones of the user.
+// later lazy ones of the user. It is written before the records of any later step that are not lazy.
 func Lazy(r Record) bool {
 	switch r := r.(type) {
 	case Marker, CursorSet:
 		return true
 	case EntriesDropped:
 		return r.Reason == GapAcked
+	case OutboxSet:
+		return r.Lazy
+	case SenderSet:
+		return r.Lazy
 	case Event:
 		return r.Type != EventExpired
 	}

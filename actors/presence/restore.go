@@ -92,10 +92,10 @@ func (o *outbox) restore(r Record) {
 	switch r := r.(type) {
 	case EntryPut:
 		e := &r.Entry
-		o.entries = append(o.entries, held{
-			offset: e.Offset, until: milli(e.Until), sender: e.Sender, clientID: e.ClientID, collapse: e.Collapse,
-			size: int32(e.Size), class: e.Class, typ: e.Type, anyDevice: e.AnyDevice,
-		})
+		o.entries = append(o.entries, e.held())
+		if len(r.Hours) > 0 {
+			o.learn(SenderSet{e.Sender, r.Floor, r.Hours, e.Offset, false}, e.Offset)
+		}
 	case EntriesDropped:
 		o.entries = slices.DeleteFunc(o.entries, func(h held) bool { return h.offset >= r.From && h.offset <= r.To })
 	case DeviceSet:
@@ -106,22 +106,38 @@ func (o *outbox) restore(r Record) {
 	case DeviceGone:
 		o.devices = slices.DeleteFunc(o.devices, func(d device) bool { return d.id == r.Device })
 	case SenderSet:
-		o.senders = slices.DeleteFunc(o.senders, func(s sender) bool { return s.name == r.Sender })
-		if len(r.Hours) > 0 {
-			o.senders = append(o.senders, sender{r.Sender, r.Floor, r.Hours})
+		if len(r.Hours) == 0 {
+			o.senders = slices.DeleteFunc(o.senders, func(s sender) bool { return s.name == r.Sender })
+			return
 		}
+		o.learn(r, 0)
+	}
+}
+
+// learn takes what an entry or, with entry 0, a row says of a sender, if it is the newest.
+func (o *outbox) learn(r SenderSet, entry uint64) {
+	i, found := o.findSender(r.Sender)
+	if !found {
+		o.senders = slices.Insert(o.senders, i, sender{name: r.Sender})
+	}
+	s := &o.senders[i]
+	s.row = s.row || entry == 0
+	if r.Offset > s.known || entry == 0 && r.Offset == s.known {
+		s.floor, s.hours, s.at, s.known = r.Floor, r.Hours, entry, r.Offset
 	}
 }
 
 // restored puts in order what has come in any.
 func (o *outbox) restored(records []Record) {
 	slices.SortFunc(o.entries, func(a, b held) int { return cmp.Compare(a.offset, b.offset) })
-	slices.SortFunc(o.senders, func(a, b sender) int { return strings.Compare(a.name, b.name) })
 	slices.SortFunc(o.devices, func(a, b device) int { return strings.Compare(a.id, b.id) })
 	for i := range o.devices {
 		if d := &o.devices[i]; d.start.Epoch == o.epoch {
 			d.cursor = d.start.Offset
 		}
+	}
+	if n := len(o.entries); n > 0 {
+		o.head = max(o.head, o.entries[n-1].offset)
 	}
 	trimmed := uint64(0)
 	for _, r := range records {

@@ -38,7 +38,10 @@ func (u *User) durable() (s stored) {
 	}
 	if o := m.outbox; o != nil {
 		s.Epoch, s.Head, s.Trimmed, s.Bytes, s.Until = o.epoch, o.head, o.trimmed(), o.bytes, o.until
-		s.Entries, s.Gaps, s.Senders, s.Devices = o.entries, o.gaps, o.senders, slices.Clone(o.devices)
+		s.Entries, s.Gaps, s.Senders, s.Devices = o.entries, o.gaps, slices.Clone(o.senders), slices.Clone(o.devices)
+		for i := range s.Senders {
+			s.Senders[i].last, s.Senders[i].known, s.Senders[i].row = ID{}, 0, false
+		}
 		for i := range s.Devices {
 			s.Devices[i].start = Position{}
 		}

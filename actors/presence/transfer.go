@@ -47,8 +47,11 @@ func (u *User) receivedEntry(now int64, in *Received, p Publish, out *Output) Re
 	if r := u.checkPublish(&p); r.Code != OK {
 		return r
 	}
-	_, r := u.store(now, &p, out)
-	return r
+	if u.full(&p) {
+		return outboxFull
+	}
+	out.Records = append(out.Records, u.store(now, &p, out))
+	return Reply{}
 }
 
 // forget ends all that there is between the user and one who was erased. What the user

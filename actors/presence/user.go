@@ -76,6 +76,9 @@ func (u *User) Step(now time.Time, in Input) (out Output) {
 	}
 	u.apply(t, in, &out)
 	u.pump(t, &out)
+	if o := u.box(); o != nil {
+		o.record(&out)
+	}
 	u.publish(t, &out)
 	u.why, u.logged, u.lost, u.news = NoCause, 0, 0, noNews
 	return out

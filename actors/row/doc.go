@@ -14,10 +14,10 @@
 //	u     app user i                         invisible
 //	u     app user k                         revocations
 //	u     app user n waiter                  who waits for the user
-//	u     app user o                         outbox: epoch, head, trimmed
+//	u     app user o                         outbox: epoch, head, trimmed; entries may say more
 //	u     app user p device                  cursor
-//	u     app user s sender                  dedupe floor of a sender
-//	u     app user z offset                  outbox entry, with its body
+//	u     app user s sender                  dedupe floor and counts of a sender whose last entry is gone
+//	u     app user z offset                  outbox entry, with its body and the counts of its sender
 //	o     app user                           –                     at opening: who is online
 //	k     hour app user sender id            dedupe                by id; hours go as a whole
 //	t     seq                                transfer              at opening: what is not done
@@ -31,6 +31,11 @@
 //
 // All of a user lies in one range but the online row, dedupe rows, and expiry rows: loading is one get or
 // one scan, erasing one range delete and what the indexes hold.
+//
+// A send is two rows, the entry and its dedupe row. What else it changes the entry says for as long as it is
+// kept: the stream's head is the offset of the last entry, and the sender's counts are those in its
+// last entry. The step that drops such an entry writes the row (o, s) in its place. Entries of a user
+// that end in the same hour, or minute if they are short-lived, share a row of the expiry index.
 //
 // A value begins with a version byte. The rows that are written at every turn (profile, outbox, cursor, dedupe, entry) follow
 // with varints and bytes, all others with a message of row.proto. A version that is newer than this program's is

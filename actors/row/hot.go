@@ -126,11 +126,15 @@ func DecodeDedupe(v []byte) (*presence.Known, error) {
 	return k, r.end()
 }
 
-const bitAnyDevice = 1
+const (
+	bitAnyDevice = 1 << iota
+	bitHours
+	bitFloor // with bitHours
+)
 
 // The body is the last: who loads a user does not copy it.
 func encodeEntry(e *presence.EntryPut) []byte {
-	b := make([]byte, 0, 40+len(e.Entry.Sender)+len(e.Entry.ClientID)+len(e.Entry.Collapse)+len(e.Body))
+	b := make([]byte, 0, 64+len(e.Entry.Sender)+len(e.Entry.ClientID)+len(e.Entry.Collapse)+len(e.Body))
 	b = append(b, version, byte(e.Entry.Type), byte(e.Entry.Class), 0)
 	if e.Entry.AnyDevice {
 		b[3] |= bitAnyDevice
@@ -138,26 +142,53 @@ func encodeEntry(e *presence.EntryPut) []byte {
 	at := ms(e.Entry.At)
 	b = signed(signed(b, at), ms(e.Entry.Until)-at)
 	b = text(text(text(b, e.Entry.Sender), e.Entry.ClientID), e.Entry.Collapse)
+	if len(e.Hours) > 0 {
+		b[3] |= bitHours
+		b = unsigned(b, uint64(len(e.Hours)))
+		for _, h := range e.Hours {
+			b = unsigned(unsigned(b, uint64(h.Hour)), uint64(h.Rows))
+		}
+		if e.Floor != (presence.ID{}) {
+			b[3] |= bitFloor
+			b = append(b, e.Floor[:]...)
+		}
+	}
 	return append(b, e.Body...)
 }
 
-// DecodeEntry reads an outbox entry. Body is not copied.
-func DecodeEntry(offset uint64, v []byte) (e presence.Entry, body []byte, err error) {
+// DecodeEntry reads an outbox entry. The body is not copied, nor is it in the record.
+func DecodeEntry(offset uint64, v []byte) (put presence.EntryPut, body []byte, err error) {
 	r, err := read(v)
 	if err != nil {
-		return e, nil, err
+		return put, nil, err
 	}
+	e := &put.Entry
 	e.Offset = offset
 	e.Type, e.Class = presence.EntryType(r.byte()), presence.Urgency(r.byte())
-	e.AnyDevice = r.byte()&bitAnyDevice != 0
+	flags := r.byte()
+	e.AnyDevice = flags&bitAnyDevice != 0
 	at := r.signed()
 	e.At, e.Until = instant(at), instant(at+r.signed())
 	e.Sender, e.ClientID, e.Collapse = r.text(), r.text(), r.text()
+	if flags&bitHours != 0 {
+		n := r.unsigned()
+		if n > uint64(len(r.rest))/2 { // an hour takes two bytes at least
+			return put, nil, errShort
+		}
+		put.Hours = make([]presence.HourCount, n)
+		for i := range put.Hours {
+			put.Hours[i] = presence.HourCount{Hour: uint32(r.unsigned()), Rows: uint16(r.unsigned())}
+		}
+		if flags&bitFloor != 0 {
+			n := copy(put.Floor[:], r.rest)
+			r.rest, r.bad = r.rest[n:], r.bad || n < len(put.Floor)
+		}
+	}
 	e.Size = len(r.rest)
 	if r.bad {
-		return e, nil, errShort
+		return put, nil, errShort
 	}
-	return e, r.rest, nil
+	return put, r.rest, nil
 }
 
 func encodeRelation(r presence.RelationSet) []byte {

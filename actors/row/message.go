@@ -74,7 +74,7 @@ func (m *Revoked) record() presence.Revocations {
 }
 
 func senderOf(r *presence.SenderSet) *Sender {
-	m := &Sender{Floor: r.Floor[:]}
+	m := &Sender{Floor: r.Floor[:], Offset: r.Offset}
 	for _, h := range r.Hours {
 		m.Hours, m.Rows = append(m.Hours, h.Hour), append(m.Rows, uint32(h.Rows))
 	}
@@ -82,7 +82,7 @@ func senderOf(r *presence.SenderSet) *Sender {
 }
 
 func (m *Sender) record(sender string) (presence.SenderSet, error) {
-	r := presence.SenderSet{Sender: sender}
+	r := presence.SenderSet{Sender: sender, Offset: m.GetOffset()}
 	if copy(r.Floor[:], m.GetFloor()) != len(r.Floor) || len(m.GetHours()) != len(m.GetRows()) {
 		return r, errShort
 	}

@@ -48,6 +48,9 @@ func (p *Profile) Append(w []Write, k presence.Key, records []presence.Record) [
 		if _, marked := r.(presence.Marker); marked || p.More && !was.More {
 			w = append(w, put(ProfileKey(k), EncodeProfile(*p)))
 		}
+		if e, ok := r.(presence.EntryPut); ok && e.Indexed {
+			continue
+		}
 		if end := Ends(r); !end.IsZero() {
 			w = append(w, put(ExpiryKey(ceil(end), k), present()))
 		}
@@ -147,7 +150,9 @@ func Ends(r presence.Record) (first time.Time) {
 			earlier(time.Unix(r.Tokens[i].Until, 0))
 		}
 	case presence.EntryPut:
-		earlier(r.Entry.Until)
+		if !r.Entry.Until.IsZero() {
+			earlier(r.Entry.Wakes())
+		}
 	case presence.NotifySet:
 		earlier(r.Until)
 	}
@@ -175,9 +180,7 @@ func Decode(k presence.Key, key, v []byte) (presence.Record, error) {
 	var err error
 	switch sub {
 	case ofEntry:
-		e := presence.EntryPut{}
-		e.Entry, _, err = DecodeEntry(p.num(), v)
-		r = e
+		r, _, err = DecodeEntry(p.num(), v)
 	case ofOutbox:
 		r, err = decodeOutbox(v)
 	case ofPosition:

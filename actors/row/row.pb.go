@@ -437,6 +437,7 @@ type Sender struct {
 	Floor         []byte                 `protobuf:"bytes,1,opt,name=floor,proto3" json:"floor,omitempty"`
 	Hours         []uint32               `protobuf:"varint,2,rep,packed,name=hours,proto3" json:"hours,omitempty"`
 	Rows          []uint32               `protobuf:"varint,3,rep,packed,name=rows,proto3" json:"rows,omitempty"`
+	Offset        uint64                 `protobuf:"varint,4,opt,name=offset,proto3" json:"offset,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -490,6 +491,13 @@ func (x *Sender) GetRows() []uint32 {
 		return x.Rows
 	}
 	return nil
+}
+
+func (x *Sender) GetOffset() uint64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
 }
 
 type Publish struct {
@@ -1149,11 +1157,12 @@ const file_actors_row_row_proto_rawDesc = "" +
 	"\x04seen\x18\x05 \x01(\rR\x04seen\"6\n" +
 	"\x06Notify\x12\x14\n" +
 	"\x05until\x18\x01 \x01(\x03R\x05until\x12\x16\n" +
-	"\x06hidden\x18\x02 \x01(\rR\x06hidden\"H\n" +
+	"\x06hidden\x18\x02 \x01(\rR\x06hidden\"`\n" +
 	"\x06Sender\x12\x14\n" +
 	"\x05floor\x18\x01 \x01(\fR\x05floor\x12\x14\n" +
 	"\x05hours\x18\x02 \x03(\rR\x05hours\x12\x12\n" +
-	"\x04rows\x18\x03 \x03(\rR\x04rows\"\xf1\x01\n" +
+	"\x04rows\x18\x03 \x03(\rR\x04rows\x12\x16\n" +
+	"\x06offset\x18\x04 \x01(\x04R\x06offset\"\xf1\x01\n" +
 	"\aPublish\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\rR\x04type\x12\x16\n" +
 	"\x06sender\x18\x02 \x01(\tR\x06sender\x12\x0e\n" +

@@ -62,6 +62,8 @@ func TestGoldenValues(t *testing.T) {
 	at := time.UnixMilli(1_700_000_000_000).UTC()
 	p := Profile{Marked: true, More: true, Marker: presence.Marker{Online: true, LastSeen: at, LastConnected: at.Add(time.Minute), Since: at.Add(-time.Hour), Reason: presence.ReasonTimeout}}
 	entry := presence.EntryPut{Body: `{"a":1}`, Entry: presence.Entry{Offset: 3, Class: presence.Critical, AnyDevice: true, At: at, Until: at.Add(time.Hour), Sender: "bob", ClientID: "01h", Collapse: "c", Size: 7}}
+	sent := entry
+	sent.Floor, sent.Hours = id(5, 1), []presence.HourCount{{Hour: 469_334, Rows: 1}, {Hour: 469_335, Rows: 300}}
 	for _, c := range []struct {
 		name string
 		got  []byte
@@ -75,6 +77,7 @@ func TestGoldenValues(t *testing.T) {
 		{"dedupe", encodeDedupe(presence.DedupeSet{Epoch: 7, Offset: 3, At: at, Digest: 9}),
 			`"\x01\x00\x00\x00\x00\x00\x00\x00\a\x00\x00\x00\x00\x00\x00\x00\t\x03\x80\xa0\xab\xfe\xf9b"`},
 		{"entry", encodeEntry(&entry), `"\x01\x00\x01\x01\x80\xa0\xab\xfe\xf9b\x80\xba\xb7\x03\x03bob\x0301h\x01c{\"a\":1}"`},
+		{"entry of a sender", encodeEntry(&sent), `"\x01\x00\x01\a\x80\xa0\xab\xfe\xf9b\x80\xba\xb7\x03\x03bob\x0301h\x01c\x02\xd6\xd2\x1c\x01\xd7\xd2\x1c\xac\x02\x00\x00\x00\x00\x00\x05\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01{\"a\":1}"`},
 		{"relation", encodeRelation(presence.RelationSet{Relation: presence.RelationTo, Asked: 300}), `"\x01\x01\xac\x02\x00"`},
 	} {
 		if got := fmt.Sprintf("%q", c.got); got != c.want {
@@ -256,12 +259,17 @@ func (g gen) record() presence.Record {
 		return r
 	case 12, 13, 14:
 		body := strings.Repeat("x", g.IntN(30))
-		return presence.EntryPut{Body: body, Entry: presence.Entry{Offset: offset, Type: presence.EntryType(g.IntN(2)), Class: presence.Urgency(g.IntN(3)),
+		sent := presence.EntryPut{}
+		if g.IntN(2) == 0 {
+			sent.Hours = []presence.HourCount{{Hour: g.Uint32N(1e6), Rows: uint16(g.IntN(1e4))}, {Hour: g.Uint32N(1e6), Rows: 1}}[:1+g.IntN(2)]
+			sent.Floor = [...]presence.ID{{}, id(g.Int64N(1e12), 1)}[g.IntN(2)]
+		}
+		return presence.EntryPut{Floor: sent.Floor, Hours: sent.Hours, Body: body, Entry: presence.Entry{Offset: offset, Type: presence.EntryType(g.IntN(2)), Class: presence.Urgency(g.IntN(3)),
 			AnyDevice: g.IntN(2) == 0, At: g.time(), Until: g.time(), Sender: g.of("", "bob"), ClientID: g.of("", "01h"), Collapse: g.of("", "k"), Size: len(body)}}
 	case 15:
 		return presence.EntriesDropped{From: offset, To: offset + g.Uint64N(3), Reason: presence.GapReason(g.IntN(2))}
 	case 16:
-		r := presence.SenderSet{Sender: g.of("", "bob"), Floor: id(g.Int64N(1e12), 1)}
+		r := presence.SenderSet{Sender: g.of("", "bob"), Floor: id(g.Int64N(1e12), 1), Offset: g.Uint64N(3)}
 		for range g.IntN(3) {
 			r.Hours = append(r.Hours, presence.HourCount{Hour: g.Uint32N(1e6), Rows: uint16(g.IntN(1e4))})
 		}

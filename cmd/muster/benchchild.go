@@ -30,7 +30,8 @@ func floorWriterCommand() *cobra.Command {
 }
 
 func trioCommand() *cobra.Command {
-	return &cobra.Command{
+	var profile string
+	cmd := &cobra.Command{
 		Use: "trio {send|idle} SENDERS DURATION", Hidden: true, Args: cobra.ExactArgs(3),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			n, err := count("SENDERS", args[1], 0)
@@ -41,12 +42,21 @@ func trioCommand() *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("DURATION: %w", err)
 			}
+			if profile != "" {
+				end, err := profileSelf(profile)
+				if err != nil {
+					return err
+				}
+				defer end()
+			}
 			if args[0] == "idle" {
 				return fault(bench.TrioIdle(d, cmd.OutOrStdout()))
 			}
 			return fault(bench.TrioSend(max(n, 1), d, cmd.OutOrStdout()))
 		},
 	}
+	cmd.Flags().StringVar(&profile, "profile", "", "write a CPU profile to this file")
+	return cmd
 }
 
 func populateCommand() *cobra.Command {

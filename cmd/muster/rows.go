@@ -83,8 +83,8 @@ func entryText(k presence.Key, key, value []byte) string {
 	if err != nil || !ok {
 		return words(record, err)
 	}
-	entry, body, err := row.DecodeEntry(put.Entry.Offset, value)
-	return fmt.Sprintf("%s body=%s", words(entry, err), body)
+	put, body, err := row.DecodeEntry(put.Entry.Offset, value)
+	return fmt.Sprintf("%s body=%s", words(put.Entry, err), body)
 }
 
 func words(record any, err error) string {

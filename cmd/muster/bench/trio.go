@@ -11,11 +11,12 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/HdrHistogram/hdrhistogram-go"
 	"github.com/google/uuid"
 
 	"muster/actors"
@@ -45,6 +46,7 @@ func startTrio(dir string, fatal func(error)) (*trio, error) {
 	if os.Getenv("GOMAXPROCS") == "" { // each node has a thread that waits for the disk, as it would have alone
 		runtime.GOMAXPROCS(runtime.NumCPU() + 3)
 	}
+	debug.SetGCPercent(60) // as a server does
 	t := &trio{mesh: cluster.NewMesh()}
 	var members []persistence.Member
 	for i := range t.nodes {
@@ -160,7 +162,7 @@ func TrioSend(n int, d time.Duration, out io.Writer) error {
 	defer t.stop()
 	var res trioResult
 	var retries atomic.Uint64
-	latency := make([]*hdrhistogram.Histogram, n)
+	var latency latencies
 	begin, cpu := time.Now(), selfCPU()
 	syncs := t.nodes[0].durable.Meter.Syncs.Load()
 	ctx, cancel := context.WithTimeout(context.Background(), d+10*time.Second)
@@ -168,10 +170,9 @@ func TrioSend(n int, d time.Duration, out io.Writer) error {
 	var failed atomic.Pointer[error]
 	var wg sync.WaitGroup
 	for i := range n {
-		latency[i] = hdrhistogram.New(1_000, 60_000_000_000, 3)
 		wg.Go(func() {
 			for time.Since(begin) < d {
-				if err := t.publish(ctx, i, latency[i], &retries); err != nil {
+				if err := t.publish(ctx, i, &latency, &retries); err != nil {
 					failed.CompareAndSwap(nil, &err)
 					return
 				}
@@ -184,16 +185,34 @@ func TrioSend(n int, d time.Duration, out io.Writer) error {
 	}
 	res.Seconds, res.CPU = time.Since(begin).Seconds(), (selfCPU() - cpu).Seconds()
 	res.Syncs = t.nodes[0].durable.Meter.Syncs.Load() - syncs
-	for _, h := range latency[1:] {
-		latency[0].Merge(h)
-	}
-	res.Sends, res.Retries = uint64(latency[0].TotalCount()), retries.Load()
-	res.P50, res.P99 = float64(latency[0].ValueAtQuantile(50))/1e6, float64(latency[0].ValueAtQuantile(99))/1e6
+	slices.Sort(latency.all)
+	res.Sends, res.Retries = uint64(len(latency.all)), retries.Load()
+	res.P50, res.P99 = latency.quantile(.5), latency.quantile(.99)
 	return json.NewEncoder(out).Encode(res)
 }
 
+// latencies of all senders. A histogram for each would be most of the memory that is measured.
+type latencies struct {
+	mu  sync.Mutex
+	all []time.Duration
+}
+
+func (l *latencies) add(d time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.all = append(l.all, d)
+}
+
+// quantile of all, which are sorted, in ms.
+func (l *latencies) quantile(q float64) float64 {
+	if len(l.all) == 0 {
+		return 0
+	}
+	return float64(l.all[int(q*float64(len(l.all)-1))]) / 1e6
+}
+
 // publish sends one entry until it is stored.
-func (t *trio) publish(ctx context.Context, sender int, latency *hdrhistogram.Histogram, retries *atomic.Uint64) error {
+func (t *trio) publish(ctx context.Context, sender int, latency *latencies, retries *atomic.Uint64) error {
 	id, err := uuid.NewV7()
 	if err != nil {
 		return err
@@ -214,7 +233,8 @@ func (t *trio) publish(ctx context.Context, sender int, latency *hdrhistogram.Hi
 			}
 			switch a := d.GetActed(); a.GetCode() {
 			case link.Code_OK:
-				return latency.RecordValue(max(int64(time.Since(begin)), 1_000))
+				latency.add(time.Since(begin))
+				return nil
 			case link.Code_BUSY, link.Code_MOVING, link.Code_UNKNOWN_OUTCOME, link.Code_UNAVAILABLE:
 			default:
 				return fmt.Errorf("publish to %s: %v %s", user, a.GetCode(), a.GetMessage())
