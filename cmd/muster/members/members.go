@@ -1,0 +1,247 @@
+package members
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"muster/actors"
+	"muster/actors/link"
+	"muster/cluster"
+	"muster/cluster/gossip"
+	"muster/cluster/meta"
+	"muster/cluster/stream"
+	"muster/persistence"
+)
+
+// Config of a Node.
+type Config struct {
+	Name, Version, Zone string
+	Core, Edge          bool // what the process does
+
+	Bind, Advertise                 string // IP addresses
+	GossipPort, ActorPort, RaftPort int
+	Join                            []string // gossip addresses
+	Expect                          int
+	Secret                          string // empty: plain text on loopback
+
+	Dir      string                // for what a birth must remember; cores
+	Identity *persistence.Identity // of the data directory; nil: it is empty, or there is none
+	Logger   *slog.Logger
+}
+
+// Node is this process in its cluster.
+type Node struct {
+	cfg  Config
+	self gossip.Member
+	log  *slog.Logger
+
+	gossip *gossip.Gossip
+	actor  *stream.Net
+	raft   *stream.Net // nil on an edge, as are the next three
+	wire   cluster.Transport
+	agent  *meta.Agent
+	engine atomic.Pointer[cluster.Engine]
+
+	core    *actors.Node // set by Serve; nil on an edge
+	edge    Edge         // set by Serve
+	serving atomic.Bool
+
+	stop    context.CancelFunc
+	ctx     context.Context
+	running sync.WaitGroup
+
+	mu     sync.Mutex
+	fars   map[uint64]*far // by node
+	table  []meta.Node     // of cores, as told last
+	counts map[uint64]counts
+	alive  map[string]gossip.Member // edges that the core was told of, by name and incarnation
+}
+
+// Edge is what Serve needs of an edge.
+type Edge interface {
+	Core(name string) link.Edge
+}
+
+type counts struct{ sessions, lost uint64 }
+
+// Start opens the ports and begins to gossip. The node then is found by others; it belongs to
+// the cluster when Found has returned and the caller has made its data directory.
+func Start(cfg Config) (_ *Node, err error) {
+	n := &Node{cfg: cfg, log: cfg.Logger, fars: map[uint64]*far{}, counts: map[uint64]counts{}, alive: map[string]gossip.Member{}}
+	n.ctx, n.stop = context.WithCancel(context.Background())
+	defer func() {
+		if err != nil {
+			n.Stop()
+		}
+	}()
+	n.self = gossip.Member{
+		Node: newID(), Name: cfg.Name, Incarnation: uint64(time.Now().UnixNano()), Zone: cfg.Zone, Version: cfg.Version, Expect: cfg.Expect,
+	}
+	if cfg.Core {
+		n.self.Role |= gossip.Core
+		n.self.Raft = address(cfg.Advertise, cfg.RaftPort)
+	}
+	if cfg.Edge {
+		n.self.Role |= gossip.Edge
+	}
+	n.self.Actor = address(cfg.Advertise, cfg.ActorPort)
+	if id := cfg.Identity; id != nil {
+		n.self.Node, n.self.Cluster = id.Node, id.Cluster
+	}
+	if err := n.listen(); err != nil {
+		return nil, err
+	}
+	if err := n.startGossip(); err != nil {
+		return nil, err
+	}
+	return n, nil
+}
+
+func address(host string, port int) string { return net.JoinHostPort(host, strconv.Itoa(port)) }
+
+// listen opens the ports of the streams.
+func (n *Node) listen() error {
+	var keys *stream.Keys
+	if n.cfg.Secret != "" {
+		var err error
+		if keys, err = stream.NewKeys([]byte(n.cfg.Secret)); err != nil {
+			return err
+		}
+	}
+	var err error
+	if n.actor, err = n.net(stream.Config{
+		Self: n.peer(n.self.Actor), Keys: keys, Classes: classes,
+		Receive: n.receive, Up: n.up, Down: n.down,
+	}, "actor-port", n.cfg.ActorPort); err != nil || !n.cfg.Core {
+		return err
+	}
+	n.raft, err = n.net(stream.Config{
+		Self: n.peer(n.self.Raft), Keys: keys, Classes: 1, Ping: n.ping, Note: n.note, Noted: n.noted,
+	}, "raft-port", n.cfg.RaftPort)
+	if err == nil {
+		n.wire = stream.Raft(n.raft)
+	}
+	return err
+}
+
+func (n *Node) net(cfg stream.Config, name string, port int) (*stream.Net, error) {
+	ln, err := net.Listen("tcp", address(n.cfg.Bind, port))
+	if err != nil {
+		return nil, fmt.Errorf("%s: cannot listen: %w", name, err)
+	}
+	cfg.Listener, cfg.Logger = ln, n.log
+	return stream.Listen(cfg)
+}
+
+func (n *Node) peer(addr string) stream.Peer {
+	return stream.Peer{Node: n.self.Node, Name: n.self.Name, Addr: addr, Incarnation: n.self.Incarnation}
+}
+
+func (n *Node) startGossip() error {
+	cfg := gossip.Config{
+		Self: n.self, ClusterName: "muster", Bind: n.cfg.Bind, Port: n.cfg.GossipPort, Advertise: address(n.cfg.Advertise, n.cfg.GossipPort),
+		Logger: n.log, Changed: n.changed, Dead: n.dead,
+	}
+	if n.cfg.Secret != "" {
+		key, err := stream.GossipKey([]byte(n.cfg.Secret))
+		if err != nil {
+			return err
+		}
+		cfg.Keys = [][]byte{key}
+	}
+	g, err := gossip.Start(cfg)
+	if err != nil {
+		return fmt.Errorf("gossip-port: %w", err)
+	}
+	n.mu.Lock()
+	n.gossip = g
+	n.mu.Unlock()
+	n.running.Go(func() { g.JoinLoop(n.ctx, n.cfg.Join) })
+	return nil
+}
+
+// Agent makes the agent of the meta group, which tells who holds what, over the rows of the node's store.
+func (n *Node) Agent(id persistence.Identity, rows meta.Rows) *meta.Agent {
+	cfg := meta.Config{Self: n.metaNode(), Rows: rows, Net: n.raft, Logger: n.log, Peers: n.cores, Told: n.told}
+	if !id.Joined {
+		cfg.Birth = meta.Cluster{ID: id.Cluster, Born: time.UnixMilli(id.BornAt), Shards: link.Shards, Expect: n.cfg.Expect}
+	}
+	n.agent = meta.NewAgent(cfg)
+	for _, m := range meta.Methods() {
+		n.raft.Handle(m.Name, m.Open, func(ctx context.Context, from stream.Peer, req []byte) ([]byte, error) {
+			return n.agent.Handle(ctx, m.Name, from.Node, req)
+		})
+	}
+	return n.agent
+}
+
+// Transport of Raft; nil on an edge.
+func (n *Node) Transport() cluster.Transport { return n.wire }
+
+// Serve opens the streams in the cluster: from now on others are linked with the core, which is nil on an edge, and
+// with the edge. engine is the core's.
+func (n *Node) Serve(id string, core *actors.Node, edge Edge, engine *cluster.Engine) error {
+	n.mu.Lock()
+	n.core, n.edge = core, edge
+	n.mu.Unlock()
+	n.engine.Store(engine)
+	if err := n.gossip.Update(func(m *gossip.Member) { m.Cluster, m.Expect = id, 0 }); err != nil {
+		return err
+	}
+	n.actor.SetCluster(id)
+	if n.raft != nil {
+		n.raft.SetCluster(id)
+		n.running.Go(func() { n.agent.Run(n.ctx, engine) })
+		n.running.Go(n.rejoin)
+	}
+	n.serving.Store(true)
+	n.changed()
+	return nil
+}
+
+// rejoin tells the meta group where the node is now.
+func (n *Node) rejoin() {
+	if _, err := n.join(n.ctx); err != nil && n.ctx.Err() == nil {
+		n.log.Error("this node may not belong to its cluster any more", "error", err)
+	}
+}
+
+// Members are the processes that are alive.
+func (n *Node) Members() []gossip.Member { return n.gossip.Members() }
+
+// Incarnation of this process.
+func (n *Node) Incarnation() uint64 { return n.self.Incarnation }
+
+// Drain tells the others that this process is about to leave.
+func (n *Node) Drain() {
+	if err := n.gossip.Update(func(m *gossip.Member) { m.Draining = true }); err != nil {
+		n.log.Warn("gossip", "error", err)
+	}
+}
+
+// leaving is how long a goodbye may take.
+const leaving = 500 * time.Millisecond
+
+// Stop leaves. The engine, the core and the edge must be stopped before.
+func (n *Node) Stop() {
+	n.stop()
+	if n.gossip != nil {
+		n.gossip.Leave(leaving)
+	}
+	n.running.Wait()
+	for _, f := range n.everyFar() {
+		f.Close()
+	}
+	if n.actor != nil {
+		n.actor.Stop()
+	}
+	if n.raft != nil {
+		n.raft.Stop()
+	}
+}

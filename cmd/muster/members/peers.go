@@ -1,0 +1,152 @@
+package members
+
+import (
+	"encoding/binary"
+	"fmt"
+	"time"
+
+	"muster/actors/presence"
+	"muster/cluster/gossip"
+	"muster/cluster/meta"
+	"muster/cluster/stream"
+)
+
+// changed connects with those that gossip has found, and tells the core which edges live.
+func (n *Node) changed() {
+	if !n.serving.Load() {
+		return
+	}
+	members := n.gossip.Members()
+	n.actor.SetPeers(n.actorPeers(members))
+	if n.raft != nil {
+		n.raft.SetPeers(n.raftPeers(members))
+	}
+	n.tellCore(members)
+}
+
+func (n *Node) actorPeers(members []gossip.Member) (peers []stream.Peer) {
+	for _, m := range members {
+		alone := m.Role&gossip.Core == 0 && !n.cfg.Core // two edges have nothing to say
+		if m.Node == n.self.Node || alone || !n.ours(m) {
+			continue
+		}
+		p := stream.Peer{Node: m.Node, Name: m.Name, Addr: m.Actor, Incarnation: m.Incarnation}
+		switch {
+		case !n.cfg.Core:
+			p.Dial = stream.Here
+		case m.Role&gossip.Core == 0:
+			p.Dial = stream.There
+		}
+		peers = append(peers, p)
+	}
+	return peers
+}
+
+// ours tells whether a member is in this node's cluster.
+func (n *Node) ours(m gossip.Member) bool {
+	own := n.gossip.Self().Cluster
+	return own != "" && m.Cluster == own
+}
+
+// raftPeers are the cores that gossip sees, and those that only the meta group knows.
+func (n *Node) raftPeers(members []gossip.Member) (peers []stream.Peer) {
+	seen := map[uint64]bool{n.self.Node: true}
+	for _, m := range members {
+		if m.Role&gossip.Core != 0 && n.ours(m) && !seen[m.Node] {
+			seen[m.Node] = true
+			peers = append(peers, stream.Peer{Node: m.Node, Name: m.Name, Addr: m.Raft, Incarnation: m.Incarnation})
+		}
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, m := range n.table {
+		if !seen[m.ID] && m.State != meta.Lost && m.State != meta.Left {
+			peers = append(peers, stream.Peer{Node: m.ID, Name: m.Name, Addr: m.Raft, Incarnation: m.Incarnation})
+		}
+	}
+	return peers
+}
+
+// cores are the nodes that may know who leads the meta group.
+func (n *Node) cores() (ids []uint64) {
+	for _, m := range n.gossip.Members() {
+		if m.Role&gossip.Core != 0 && n.ours(m) {
+			ids = append(ids, m.Node)
+		}
+	}
+	return ids
+}
+
+// told takes the meta group's list of cores.
+func (n *Node) told(nodes []meta.Node) {
+	n.mu.Lock()
+	n.table = nodes
+	n.mu.Unlock()
+	n.changed()
+}
+
+// tellCore passes on which edges live.
+func (n *Node) tellCore(members []gossip.Member) {
+	n.mu.Lock()
+	core, was := n.core, n.alive
+	n.mu.Unlock()
+	if core == nil {
+		return
+	}
+	now := map[string]gossip.Member{}
+	for _, m := range members {
+		key := fmt.Sprint(m.Name, " ", m.Incarnation)
+		now[key] = m
+		if _, ok := was[key]; !ok {
+			core.EdgeAlive(presence.Edge{Name: m.Name, Incarnation: m.Incarnation}, true)
+		}
+	}
+	n.mu.Lock()
+	n.alive = now
+	n.mu.Unlock()
+}
+
+// dead passes on that a process is gone, as gossip believes.
+func (n *Node) dead(m gossip.Member, left bool) {
+	n.log.Info("node gone", "node", m.Name, "left", left)
+	n.mu.Lock()
+	core := n.core
+	n.mu.Unlock()
+	if core != nil {
+		core.EdgeAlive(presence.Edge{Name: m.Name, Incarnation: m.Incarnation}, false)
+	}
+}
+
+// ping answers when the engine's loop does.
+func (n *Node) ping(_ uint64, pong func()) {
+	if e := n.engine.Load(); e != nil {
+		e.Ping(pong)
+		return
+	}
+	pong()
+}
+
+// note is what travels with pongs: the storm guard's counts.
+func (n *Node) note() []byte {
+	n.mu.Lock()
+	core := n.core
+	n.mu.Unlock()
+	if core == nil {
+		return nil
+	}
+	sessions, lost := core.Counts()
+	return binary.AppendUvarint(binary.AppendUvarint(nil, sessions), lost)
+}
+
+func (n *Node) noted(from stream.Peer, note []byte, clock time.Time, rtt time.Duration) {
+	sessions, k := binary.Uvarint(note)
+	lost, l := binary.Uvarint(note[max(k, 0):])
+	if k > 0 && l > 0 {
+		n.mu.Lock()
+		n.counts[from.Node] = counts{sessions, lost}
+		n.mu.Unlock()
+	}
+	if e := n.engine.Load(); e != nil {
+		e.Clock(from.Node, time.Until(clock)+rtt/2)
+	}
+}
