@@ -27,6 +27,8 @@ func (s *server) withBackup(h http.Handler) http.Handler {
 			http.Error(w, "want GET", http.StatusMethodNotAllowed)
 		case !operator(r, s.cfg):
 			http.Error(w, "want an API key that is bound to no app: Authorization: Bearer KEY", http.StatusUnauthorized)
+		case s.durable == nil:
+			http.Error(w, "an edge stores nothing: ask a core", http.StatusNotImplemented)
 		default:
 			_ = http.NewResponseController(w).SetWriteDeadline(time.Time{})
 			w.Header().Set("Content-Type", "application/octet-stream")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/signal"
 	"strings"
@@ -50,7 +51,7 @@ stops at once.`,
 
 // serve runs a server until a signal came and it has drained, or a second one came.
 func serve(ctx context.Context, cfg Config, stderr io.Writer, signals <-chan os.Signal) error {
-	s, err := startServer(ctx, cfg, newLogger(cfg, stderr))
+	s, err := startUnless(ctx, signals, cfg, newLogger(cfg, stderr))
 	if err != nil {
 		return err
 	}
@@ -90,6 +91,31 @@ func serve(ctx context.Context, cfg Config, stderr io.Writer, signals <-chan os.
 	return nil
 }
 
+// startUnless starts a server, unless a signal comes first: a node may wait long for its cluster.
+func startUnless(ctx context.Context, signals <-chan os.Signal, cfg Config, log *slog.Logger) (*server, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	type started struct {
+		s   *server
+		err error
+	}
+	done := make(chan started, 1)
+	go func() {
+		s, err := startServer(ctx, cfg, log)
+		done <- started{s, err}
+	}()
+	select {
+	case r := <-done:
+		return r.s, r.err
+	case sig := <-signals:
+		cancel()
+		if r := <-done; r.s != nil {
+			r.s.close()
+		}
+		return nil, faultf("stopped by %v before the node had started", sig)
+	}
+}
+
 // abandon is the end after the disk failed: nothing is written any more, and nothing that
 // waits for a write is answered.
 func (s *server) abandon(err error) error {
@@ -124,9 +150,9 @@ func (s *server) devNotice() string {
 	fmt.Fprintf(&b, "  keys       tokens HS256 %q, API %q: known to everybody\n", devSecret, devSecret)
 	fmt.Fprintf(&b, "  audience   everyone sees everything, unless a user says otherwise\n")
 	if s.temporary {
-		fmt.Fprintf(&b, "  data       %s, removed at the end; keep it with --data DIR\n", s.durable.Store.Dir())
-	} else {
-		fmt.Fprintf(&b, "  data       %s\n", s.durable.Store.Dir())
+		fmt.Fprintf(&b, "  data       %s, removed at the end; keep it with --data DIR\n", s.cfg.Data)
+	} else if s.cfg.core() {
+		fmt.Fprintf(&b, "  data       %s\n", s.cfg.Data)
 	}
 	return b.String()
 }

@@ -20,6 +20,7 @@ import (
 	"muster/actors/room"
 	"muster/clients/wire"
 	"muster/cmd/muster/durable"
+	"muster/cmd/muster/members"
 	"muster/edge"
 	"muster/edge/api"
 	"muster/edge/auth"
@@ -38,9 +39,11 @@ type server struct {
 	pipe *link.Pipe
 	stop context.CancelFunc // ends what refreshes in the background
 
-	durable   *durable.Node
-	temporary bool       // the data directory goes with the process
-	broken    chan error // the disk failed
+	members *members.Node // nil: this node is alone
+
+	durable   *durable.Node // nil on an edge, as is core
+	temporary bool          // the data directory goes with the process
+	broken    chan error    // the disk failed
 
 	registry *prometheus.Registry
 	webhook  *hooks.Dispatcher // nil: none
@@ -54,19 +57,19 @@ type server struct {
 	closing           sync.Once
 }
 
-// startServer starts a node; it takes clients when it returned. Errors are bad usage or
-// faults.
+// startServer starts a node; it takes clients when it returned. ctx ends the wait for a
+// cluster to join. Errors are bad usage or faults.
 func startServer(ctx context.Context, cfg Config, log *slog.Logger) (*server, error) {
-	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
+	life, stop := context.WithCancel(context.WithoutCancel(ctx))
 	s := &server{cfg: cfg, log: log, stop: stop, failed: make(chan error, 2), broken: make(chan error, 1), registry: prometheus.NewRegistry()}
-	if err := s.open(ctx); err != nil {
+	if err := s.open(ctx, life); err != nil {
 		s.close()
 		return nil, err
 	}
 	return s, nil
 }
 
-func (s *server) open(ctx context.Context) error {
+func (s *server) open(start, ctx context.Context) error {
 	var err error
 	if s.listen, err = openPort(ctx, "listen", s.cfg.Listen); err != nil {
 		return err
@@ -74,7 +77,7 @@ func (s *server) open(ctx context.Context) error {
 	if s.apiListen, err = openPort(ctx, "api-listen", s.cfg.APIListen); err != nil {
 		return err
 	}
-	if err := s.openStorage(); err != nil {
+	if err := s.openNode(start); err != nil {
 		return err
 	}
 	if err := s.startCore(); err != nil {
@@ -85,6 +88,9 @@ func (s *server) open(ctx context.Context) error {
 		return err
 	}
 	if err := s.startEdge(verifier); err != nil {
+		return err
+	}
+	if err := s.serveMembers(start); err != nil {
 		return err
 	}
 	return s.startHTTP(ctx)
@@ -103,6 +109,9 @@ func openPort(ctx context.Context, name, addr string) (net.Listener, error) {
 }
 
 func (s *server) startCore() error {
+	if !s.cfg.core() {
+		return nil
+	}
 	rules, err := defaultAudience(s.cfg.DefaultAudience)
 	if err != nil {
 		return err
@@ -170,8 +179,10 @@ func (s *server) startEdge(verifier *auth.Verifier) error {
 	if err != nil {
 		return fault(err)
 	}
-	s.pipe = link.NewPipe(s.cfg.NodeName, uint64(time.Now().UnixNano()), s.edge.Core(s.cfg.NodeName), s.core)
-	s.pipe.Dial()
+	if s.core != nil {
+		s.pipe = link.NewPipe(s.cfg.NodeName, s.incarnation(), s.edge.Core(s.cfg.NodeName), s.core)
+		s.pipe.Dial()
+	}
 	return nil
 }
 
@@ -189,7 +200,9 @@ func (s *server) startHTTP(ctx context.Context) error {
 		return fault(err)
 	}
 	front := http.NewServeMux()
-	front.Handle(wire.Path, s.edge.Handler())
+	if s.cfg.edge() {
+		front.Handle(wire.Path, s.edge.Handler())
+	}
 	api.Health(front, s.notReady)
 	if s.cfg.Dev {
 		front.Handle("/", demo.Handler(demo.Options{Token: s.demoToken}))
@@ -203,7 +216,7 @@ func (s *server) startHTTP(ctx context.Context) error {
 		return err
 	}
 	clients := s.listen
-	if cert == nil {
+	if cert == nil && s.cfg.edge() {
 		f := listen.NewFront(clients, wire.Path, proxies.Handler(s.edge.Handler()), s.log)
 		clients = f.Rest()
 		s.serving.Go(f.Serve)
@@ -260,7 +273,7 @@ func (s *server) notReady() []string {
 	if s.draining.Load() {
 		return []string{"draining"}
 	}
-	why := s.durable.NotReady()
+	why := s.storageNotReady()
 	if n, one := s.unreadable(); n > 0 {
 		why = append(why, fmt.Sprintf("%d shards do not open, shard %d is one: the log says why", n, one))
 	}
@@ -273,7 +286,7 @@ func (s *server) notReady() []string {
 // unreadable counts the shards that this node leads and whose actors did not begin: their
 // rows cannot be read.
 func (s *server) unreadable() (n int, one uint32) {
-	for shard := range uint32(link.Shards) {
+	for shard := uint32(0); s.core != nil && shard < link.Shards; shard++ {
 		if s.durable.Open(shard) && !s.core.Serves(shard) {
 			n, one = n+1, shard
 		}
@@ -290,6 +303,7 @@ func (s *server) drain(ctx context.Context) {
 		ctx, cancel = context.WithTimeout(ctx, s.cfg.DrainWindow)
 		defer cancel()
 	}
+	s.handOver(ctx)
 	if err := s.edge.Drain(ctx); err != nil && ctx.Err() == nil {
 		s.log.Warn("drain", "error", err)
 	}
@@ -325,6 +339,9 @@ func (s *server) shut() {
 	if s.core != nil {
 		s.core.Stop()
 	}
+	if s.members != nil {
+		s.members.Stop()
+	}
 	if s.audience != nil {
 		s.audience.Close()
 	}
@@ -353,7 +370,9 @@ const flushing = 2 * time.Second
 
 func (s *server) register() {
 	registerProcess(s.registry)
-	registerCore(s.registry, s.core.Stats())
-	registerStorage(s.registry, s.durable)
+	if s.core != nil {
+		registerCore(s.registry, s.core.Stats())
+		registerStorage(s.registry, s.durable)
+	}
 	s.registry.MustRegister(s.edge)
 }

@@ -20,33 +20,60 @@ const (
 	readyPatience = 5 * time.Second // between two lines that say why the node is not ready
 )
 
-// openStorage opens the data directory, or makes one.
-func (s *server) openStorage() error {
-	dir := s.cfg.Data
-	ballast := int64(0) // the default
-	if dir == "" {
-		var err error
-		if dir, err = os.MkdirTemp("", "muster-dev-*"); err != nil {
-			return faultf("data: cannot make a temporary directory: %w; name one with --data", rootCause(err))
-		}
-		s.temporary, ballast = true, -1
-	}
+// storage is how the data directory is to be opened. create is nil to open only one that was used before.
+func (s *server) storage(create *persistence.Identity) (durable.Config, error) {
 	cache, err := parseBytes("cache", s.cfg.Cache)
+	if err != nil {
+		return durable.Config{}, err
+	}
+	ballast := int64(0) // the default
+	if s.temporary {
+		ballast = -1
+	}
+	return durable.Config{
+		Dir: s.cfg.Data, Logger: s.log, Fatal: s.breaks,
+		Store: persistence.Options{
+			Create: create, Cluster: s.cfg.ClusterID, Cache: cache, Ballast: ballast, Logger: s.log, Fatal: s.breaks,
+		},
+	}, nil
+}
+
+// openStorage opens the data directory.
+func (s *server) openStorage(create *persistence.Identity) error {
+	cfg, err := s.storage(create)
 	if err != nil {
 		return err
 	}
-	if err := s.openDurable(durable.Config{
-		Dir: dir, Logger: s.log, Fatal: s.breaks,
-		Store: persistence.Options{
-			Create: &persistence.Identity{Node: newNodeID(), Name: s.cfg.NodeName}, Cluster: s.cfg.ClusterID,
-			Cache: cache, Ballast: ballast, Logger: s.log, Fatal: s.breaks,
-		},
-	}); err != nil {
-		return storageFault(dir, err)
+	if err := s.openDurable(cfg); err != nil {
+		return err
 	}
 	id := s.durable.Store.Identity()
-	s.log.Info("data directory open", "dir", dir, "cluster", id.Cluster, "node_id", id.Node, "format", id.Format)
+	s.log.Info("data directory open", "dir", cfg.Dir, "cluster", id.Cluster, "node_id", id.Node, "format", id.Format)
 	return s.checkClock(time.Now())
+}
+
+// openNode opens the data directory, or makes one: for a node that meets others, with the identity
+// that these give it.
+func (s *server) openNode(ctx context.Context) (err error) {
+	if !s.cfg.core() {
+		return s.startMembers(nil)
+	}
+	if s.cfg.Data == "" {
+		if s.cfg.Data, err = os.MkdirTemp("", "muster-dev-*"); err != nil {
+			return faultf("data: cannot make a temporary directory: %w; name one with --data", rootCause(err))
+		}
+		s.temporary = true
+	}
+	defer func() {
+		var code persistence.Code
+		if errors.As(err, &code) {
+			err = storageFault(s.cfg.Data, err)
+		}
+	}()
+	if !s.cfg.clustered() {
+		return s.openStorage(&persistence.Identity{Node: newNodeID(), Name: s.cfg.NodeName})
+	}
+	return s.openMember(ctx)
 }
 
 // openDurable opens the directory. A disk that fails meanwhile may leave the store's own
@@ -121,8 +148,8 @@ func storageFault(dir string, err error) error {
 }
 
 func (s *server) removeTemporary() {
-	if s.temporary && s.durable != nil {
-		_ = os.RemoveAll(s.durable.Store.Dir())
+	if s.temporary {
+		_ = os.RemoveAll(s.cfg.Data)
 	}
 }
 
@@ -131,21 +158,41 @@ func (s *server) removeTemporary() {
 func (s *server) awaitReady(ctx context.Context) error {
 	for {
 		wait, cancel := context.WithTimeout(ctx, readyPatience)
-		err := s.durable.Ready(wait)
+		err := s.awaitOpen(wait)
 		if err == nil {
-			s.awaitSettled(wait)
+			err = s.awaitSettled(wait)
 		}
 		cancel()
 		if err == nil || ctx.Err() != nil {
 			return err
 		}
-		s.log.Warn("not ready yet", "why", strings.Join(s.durable.NotReady(), "; "))
+		s.log.Warn("not ready yet", "why", strings.Join(append(s.storageNotReady(), err.Error()), "; "))
 	}
+}
+
+// awaitOpen waits until all shards are open. A member of a cluster need not know who leads those it
+// does not hold: awaitSettled finds out.
+func (s *server) awaitOpen(ctx context.Context) error {
+	if s.members != nil {
+		return nil
+	}
+	return s.durable.Ready(ctx)
+}
+
+// storageNotReady says why not all shards are served.
+func (s *server) storageNotReady() (why []string) {
+	if s.durable != nil {
+		why = s.durable.NotReady()
+	}
+	if s.members != nil {
+		why = append(why, s.members.NotReady()...)
+	}
+	return why
 }
 
 // awaitSettled waits until each shard has heard from this node's edge: before that it
 // answers for nobody whom it does not know. Without the edge it settles by itself in 3 s.
-func (s *server) awaitSettled(ctx context.Context) {
+func (s *server) awaitSettled(ctx context.Context) error {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for shard := uint32(0); shard < link.Shards; {
@@ -157,7 +204,8 @@ func (s *server) awaitSettled(ctx context.Context) {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return
+			return fmt.Errorf("shard %d does not answer", shard)
 		}
 	}
+	return nil
 }

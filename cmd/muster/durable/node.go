@@ -36,6 +36,7 @@ type Node struct {
 	Meter   *Meter
 	cfg     Config
 	engine  *cluster.Engine
+	meta    cluster.Leading
 	started chan struct{} // closed when engine is set
 	open    [link.Shards]atomic.Bool
 }
@@ -86,7 +87,7 @@ func (n *Node) born() error {
 // Start runs the engine; it tells leading what this node leads.
 func (n *Node) Start(leading cluster.Leading) error {
 	engine, err := cluster.Start(cluster.EngineConfig{
-		Node: n.Store.Identity().Node, Store: n.Store, Transport: n.cfg.Transport, Leading: watched{leading, n},
+		Node: n.Store.Identity().Node, Store: n.Store, Transport: n.cfg.Transport, Leading: watched{leading, n}, Meta: n.meta,
 		Logger: n.cfg.Logger, Fatal: n.cfg.Fatal, Failpoint: n.cfg.Failpoint,
 	})
 	if err != nil {
@@ -96,6 +97,9 @@ func (n *Node) Start(leading cluster.Leading) error {
 	close(n.started)
 	return nil
 }
+
+// Join says who carries what the engine sends, and who is told of the meta group. It comes before Start.
+func (n *Node) Join(t cluster.Transport, meta cluster.Leading) { n.cfg.Transport, n.meta = t, meta }
 
 // Engine is nil before Start.
 func (n *Node) Engine() *cluster.Engine { return n.engine }

@@ -215,6 +215,14 @@ func (n *Node) rejoin() {
 // Members are the processes that are alive.
 func (n *Node) Members() []gossip.Member { return n.gossip.Members() }
 
+// NotReady says why the cluster may not serve yet.
+func (n *Node) NotReady() []string {
+	if n.agent == nil {
+		return nil
+	}
+	return n.agent.NotReady()
+}
+
 // Incarnation of this process.
 func (n *Node) Incarnation() uint64 { return n.self.Incarnation }
 
