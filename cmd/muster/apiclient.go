@@ -77,7 +77,18 @@ func (l *limited) Write(b []byte) (int, error) {
 
 // stream asks for path and copies the body of a 200.
 func (c *apiClient) stream(ctx context.Context, path string, w io.Writer) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base+path, nil)
+	return c.ask(ctx, http.MethodGet, path, w)
+}
+
+// post asks for something to be done.
+func (c *apiClient) post(ctx context.Context, path string) error {
+	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+	defer cancel()
+	return c.ask(ctx, http.MethodPost, path, io.Discard)
+}
+
+func (c *apiClient) ask(ctx context.Context, method, path string, w io.Writer) error {
+	req, err := http.NewRequestWithContext(ctx, method, c.base+path, nil)
 	if err != nil {
 		return err
 	}
@@ -90,7 +101,7 @@ func (c *apiClient) stream(ctx context.Context, path string, w io.Writer) error 
 		return faultf("no server answers at %s (%w); start one with `muster serve --dev`, or name it with --api", c.base, rootCause(err))
 	}
 	defer resp.Body.Close()
-	if resp.StatusCode == http.StatusOK {
+	if resp.StatusCode == http.StatusOK || resp.StatusCode == http.StatusNoContent {
 		if _, err := io.Copy(w, resp.Body); err != nil {
 			return faultf("%s%s: the answer was cut off: %w", c.base, path, rootCause(err))
 		}

@@ -11,35 +11,27 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"muster/clients/wire"
 	"muster/persistence"
 )
 
 const backupPath = "/v1/backup"
 
-// withBackup adds GET /v1/backup behind the API keys that are bound to no app. A backup
-// that fails half-way ends the connection, so that it is never taken for a whole one.
-func (s *server) withBackup(h http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		switch {
-		case r.URL.Path != backupPath:
-			h.ServeHTTP(w, r)
-		case r.Method != http.MethodGet:
-			http.Error(w, "want GET", http.StatusMethodNotAllowed)
-		case !operator(r, s.cfg):
-			http.Error(w, "want an API key that is bound to no app: Authorization: Bearer KEY", http.StatusUnauthorized)
-		case s.durable == nil:
-			http.Error(w, "an edge stores nothing: ask a core", http.StatusNotImplemented)
-		default:
-			_ = http.NewResponseController(w).SetWriteDeadline(time.Time{})
-			w.Header().Set("Content-Type", "application/octet-stream")
-			begin := time.Now()
-			if _, err := s.durable.Store.Backup(w); err != nil {
-				s.log.Warn("backup failed", "error", err)
-				panic(http.ErrAbortHandler)
-			}
-			s.log.Info("backup sent", "took", time.Since(begin).Round(time.Millisecond))
-		}
-	})
+// sendBackup answers GET /v1/backup. A backup that fails half-way ends the connection, so that it is never taken for
+// a whole one.
+func (s *server) sendBackup(w http.ResponseWriter, _ *http.Request) {
+	if s.durable == nil {
+		refuse(w, wire.CodeNotAvailable, "an edge stores nothing: ask a core")
+		return
+	}
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Time{})
+	w.Header().Set("Content-Type", "application/octet-stream")
+	begin := time.Now()
+	if _, err := s.durable.Store.Backup(w); err != nil {
+		s.log.Warn("backup failed", "error", err)
+		panic(http.ErrAbortHandler)
+	}
+	s.log.Info("backup sent", "took", time.Since(begin).Round(time.Millisecond))
 }
 
 func backupCommand() *cobra.Command {

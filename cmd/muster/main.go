@@ -46,7 +46,8 @@ func newRoot() *cobra.Command {
 		},
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(serveCommand(), tokenCommand(), watchCommand(), explainCommand(), backupCommand(), restoreCommand(), inspectCommand(), benchCommand(), chaosCommand(), versionCommand())
+	root.AddCommand(serveCommand(), tokenCommand(), watchCommand(), explainCommand(), backupCommand(), restoreCommand(), inspectCommand(),
+		clusterCommand(), drainCommand(), removeCommand(), benchCommand(), chaosCommand(), versionCommand())
 	return root
 }
 

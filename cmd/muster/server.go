@@ -222,7 +222,7 @@ func (s *server) startHTTP(ctx context.Context) error {
 		s.serving.Go(f.Serve)
 	}
 	s.serve(ctx, listen.NewServer(proxies.Handler(front), s.log), clients, cert)
-	s.serve(ctx, listen.NewServer(s.withBackup(withPprof(s.calls, s.cfg)), s.log), s.apiListen, nil)
+	s.serve(ctx, listen.NewServer(s.withOperator(withPprof(s.calls, s.cfg)), s.log), s.apiListen, nil)
 	return nil
 }
 

@@ -73,7 +73,11 @@ func (n *Node) joinOnce(ctx context.Context) (meta.Joined, error) {
 	if len(addrs) == 0 {
 		return meta.Joined{}, errors.New("no core of a cluster is in sight")
 	}
-	return meta.Join(ctx, n.raft.CallAddr, addrs, n.metaNode())
+	joined, err := meta.Join(ctx, n.raft.CallAddr, addrs, n.metaNode())
+	if err == nil && joined.Cluster.ID == "" {
+		err = errors.New("the cluster does not say who it is")
+	}
+	return joined, err
 }
 
 func (n *Node) metaNode() meta.Node {

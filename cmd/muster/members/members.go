@@ -181,6 +181,9 @@ func (n *Node) Agent(id persistence.Identity, rows meta.Rows) *meta.Agent {
 	return n.agent
 }
 
+// Meta is the agent that Agent made; nil on an edge.
+func (n *Node) Meta() *meta.Agent { return n.agent }
+
 // Transport of Raft; nil on an edge.
 func (n *Node) Transport() cluster.Transport { return n.wire }
 
