@@ -19,10 +19,10 @@ func (s *server) withOperator(h http.Handler) http.Handler {
 		"GET " + backupPath:  s.sendBackup,
 		"GET " + clusterPath: s.sendCluster,
 		"POST /v1/nodes/{name}/drain": s.orderNode(func(ctx context.Context, a *meta.Agent, name string, r *http.Request) error {
-			return a.Drain(ctx, name, r.URL.Query().Has("reduce"))
+			return a.Drain(ctx, name, true, r.URL.Query().Has("reduce"))
 		}),
 		"POST /v1/nodes/{name}/undrain": s.orderNode(func(ctx context.Context, a *meta.Agent, name string, _ *http.Request) error {
-			return a.Undrain(ctx, name)
+			return a.Drain(ctx, name, false, false)
 		}),
 		"POST /v1/nodes/{name}/remove": s.orderNode(func(ctx context.Context, a *meta.Agent, name string, _ *http.Request) error {
 			return a.Remove(ctx, name)

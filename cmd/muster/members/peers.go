@@ -78,7 +78,7 @@ func (n *Node) cores() (ids []uint64) {
 }
 
 // told takes the meta group's list of cores.
-func (n *Node) told(nodes []meta.Node) {
+func (n *Node) told(_ meta.Cluster, nodes []meta.Node) {
 	n.mu.Lock()
 	n.table = nodes
 	n.mu.Unlock()
