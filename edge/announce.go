@@ -107,6 +107,7 @@ func (h *hub) announce(n uint32, one presence.Key) bool {
 			a.sessions(u)
 		}
 	}
+	a.seen()
 	a.next.SessionsDone = true
 	a.send()
 	a.watches()
@@ -134,7 +135,25 @@ func (a *announcement) sessions(u *local) {
 	}
 }
 
-// watches adds the interest, by watcher, and who was seen last as not offline.
+// seen adds the watched users whose last view here was not offline. They go before the end of the sessions, with which
+// the shard may have settled.
+func (a *announcement) seen() {
+	entries := a.h.shards[a.n].entries
+	for i := range entries {
+		e := &entries[i]
+		if !e.seen || len(e.rows) == 0 || a.one.User != "" && e.key != a.one {
+			continue
+		}
+		m := a.room(8 + len(e.key.App) + len(e.key.User))
+		if k := len(m.Seen); k == 0 || m.Seen[k-1].App != e.key.App {
+			m.Seen = append(m.Seen, &link.Seen{App: e.key.App})
+		}
+		seen := m.Seen[len(m.Seen)-1]
+		seen.Users = append(seen.Users, e.key.User)
+	}
+}
+
+// watches adds the interest, by watcher.
 func (a *announcement) watches() {
 	h, sh := a.h, a.h.shards[a.n]
 	lists := make(map[*local][]string)
@@ -153,15 +172,6 @@ func (a *announcement) watches() {
 				lists[s.who] = append(list, e.key.User)
 			}
 		}
-		if !e.seen {
-			continue
-		}
-		m := a.room(8 + len(e.key.App) + len(e.key.User))
-		if k := len(m.Seen); k == 0 || m.Seen[k-1].App != e.key.App {
-			m.Seen = append(m.Seen, &link.Seen{App: e.key.App})
-		}
-		seen := m.Seen[len(m.Seen)-1]
-		seen.Users = append(seen.Users, e.key.User)
 	}
 	for u, list := range lists {
 		in := &link.Interest{App: u.key.App, Watcher: u.key.User, Hidden: u.hidden.Load()}

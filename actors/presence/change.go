@@ -9,6 +9,9 @@ func (g *Gateway) stepped(now int64, in Stepped, out *Effects) {
 		return
 	}
 	e.seen = in.Seen
+	if e.seen == e.routed {
+		defer g.answered(now, in.Key, out)
+	}
 	p := in.Publish
 	if p == nil {
 		g.resolve(now, e, out)

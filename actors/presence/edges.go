@@ -219,6 +219,9 @@ func (g *Gateway) replaceSessions(e *edge, out *Effects) {
 		sessions := e.hearing.sessions[k]
 		if len(sessions) > 0 {
 			g.hold(u, e.slot)
+			if g.settling {
+				g.awaited[k] = true
+			}
 		}
 		g.send(u, Announced{e.edge, sessions}, out)
 	}

@@ -19,6 +19,7 @@ type Gateway struct {
 	slots    map[Edge]uint16
 	barrier  map[Edge]bool // edges still expected to announce
 	expected map[Key]bool  // users known to have been online
+	awaited  map[Key]bool  // users announced while settling who have not been heard
 	handed   map[Key]bool  // users whose last sessions the leader before handed over
 	settling bool
 	draining int64 // when an edge was last known to drain, Unix ms
@@ -72,7 +73,7 @@ func NewGateway(cfg *Config, names *Names, open Open) *Gateway {
 	g := &Gateway{
 		cfg: cfg, names: names, term: open.Term, version: max(open.Version, 1), opened: open.At.UnixMilli(),
 		entries: map[Key]*entry{}, apps: map[string]*app{}, slots: map[Edge]uint16{},
-		barrier: map[Edge]bool{}, expected: map[Key]bool{}, handed: map[Key]bool{},
+		barrier: map[Edge]bool{}, expected: map[Key]bool{}, handed: map[Key]bool{}, awaited: map[Key]bool{},
 	}
 	for _, e := range open.Barrier {
 		g.barrier[e] = true
@@ -135,7 +136,7 @@ func (g *Gateway) Deadline() (at time.Time, ok bool) {
 	var first int64
 	if g.settling {
 		first = g.opened + g.cfg.Settle.Milliseconds()
-		if len(g.barrier) == 0 {
+		if g.all() {
 			first = g.opened
 		}
 	}
@@ -155,7 +156,7 @@ func (g *Gateway) Deadline() (at time.Time, ok bool) {
 func (g *Gateway) tick(now int64, out *Effects) {
 	g.wake(now, out)
 
-	if g.settling && (len(g.barrier) == 0 || now >= g.opened+g.cfg.Settle.Milliseconds()) {
+	if g.settling && (g.all() || now >= g.opened+g.cfg.Settle.Milliseconds()) {
 		g.settle(now, out)
 	}
 	for _, e := range g.edges {
@@ -308,6 +309,7 @@ func (g *Gateway) dropped(now int64, k Key, out *Effects) {
 	g.resolve(now, e, out)
 	g.sleep(e, e.until)
 	g.reap(e)
+	g.answered(now, k, out)
 }
 
 func (e *entry) state() State {

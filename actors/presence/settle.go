@@ -1,12 +1,28 @@
 package presence
 
-// strike takes an edge off the barrier; the shard has settled when it is empty.
+// strike takes an edge off the barrier.
 func (g *Gateway) strike(now int64, e Edge, out *Effects) {
-	if !g.barrier[e] {
-		return
+	if g.barrier[e] {
+		delete(g.barrier, e)
+		g.heard(now, out)
 	}
-	delete(g.barrier, e)
-	if g.settling && len(g.barrier) == 0 {
+}
+
+// answered notes that the activation of a user who was announced has told what the user shows.
+func (g *Gateway) answered(now int64, k Key, out *Effects) {
+	if g.awaited[k] {
+		delete(g.awaited, k)
+		g.heard(now, out)
+	}
+}
+
+// all reports that every edge has announced and every user who was announced has been heard.
+func (g *Gateway) all() bool { return len(g.barrier) == 0 && len(g.awaited) == 0 }
+
+// heard settles the shard when there is nothing more to wait for. Were it settled before the activations have answered, a
+// watch in the next message would find users offline who have just been announced.
+func (g *Gateway) heard(now int64, out *Effects) {
+	if g.settling && g.all() {
 		g.settle(now, out)
 	}
 }
@@ -35,7 +51,7 @@ func (g *Gateway) settle(now int64, out *Effects) {
 			g.send(e, Presume{instant(until)}, out)
 		}
 	}
-	g.expected, g.barrier, g.handed = nil, nil, nil
+	g.expected, g.barrier, g.handed, g.awaited = nil, nil, nil, nil
 	keys = keys[:0]
 	for k, e := range g.entries {
 		if e.owed {
