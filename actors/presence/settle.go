@@ -51,6 +51,9 @@ func (g *Gateway) settle(now int64, out *Effects) {
 			g.send(e, Presume{instant(until)}, out)
 		}
 	}
+	for k := range g.awaited {
+		g.entries[k].owed = true // until it is heard
+	}
 	g.expected, g.barrier, g.handed, g.awaited = nil, nil, nil, nil
 	keys = keys[:0]
 	for k, e := range g.entries {

@@ -45,7 +45,7 @@ func TestSettlingEndsWithoutAnAnswer(t *testing.T) {
 	g.Step(now, EdgeUp{Edge: e})
 	g.Step(now, Announce{Edge: e, ID: 1, Term: 7, SessionsDone: true, Sessions: []UserAttach{{Key: Key{testApp, "ann"}, Attach: Attach{Session: "s", Device: "d"}}}})
 	at, ok := g.Deadline()
-	if !ok || at != now.Add(cfg.Settle) {
+	if !ok || !at.Equal(now.Add(cfg.Settle)) {
 		t.Fatalf("deadline %v, %v", at, ok)
 	}
 	if g.Step(at, Tick{}); g.Settling() {
