@@ -52,7 +52,7 @@ func (g *Gateway) settle(now int64, out *Effects) {
 		}
 	}
 	for k := range g.awaited {
-		g.entries[k].owed = true // until it is heard
+		g.entry(k).owed = true // until it is heard
 	}
 	g.expected, g.barrier, g.handed, g.awaited = nil, nil, nil, nil
 	keys = keys[:0]
