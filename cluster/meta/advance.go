@@ -74,7 +74,7 @@ func (p *planner) swap(v *view, m *Move) {
 	conf := v.leader.Conf
 	var missing []persistence.Member
 	var failed []uint64
-	ready := true
+	there, ready := true, true
 	for _, id := range m.Add {
 		r := v.g.find(id)
 		in := slices.Contains(conf.GetLearners(), id)
@@ -84,6 +84,7 @@ func (p *planner) swap(v *view, m *Move) {
 		if !in {
 			missing = append(missing, persistence.Member{Replica: id, Node: r.Node})
 		}
+		there = there && in && p.caught(v, r)
 		ready = ready && in && slices.Contains(v.leader.CaughtUp, id) && p.caught(v, r)
 	}
 	switch {
@@ -91,8 +92,9 @@ func (p *planner) swap(v *view, m *Move) {
 		p.do(Cancel{Group: v.id, Remove: failed})
 	case len(missing) > 0:
 		p.change(v, cluster.Change{Add: missing})
-	case m.Learner:
+	case m.Learner && there:
 		p.adopt(v)
+	case m.Learner:
 	case ready:
 		p.promote(v, m)
 	}

@@ -177,13 +177,12 @@ func (p *planner) observe() {
 	}
 }
 
-// count notes the learners that have not caught up.
+// count notes the learners that have not caught up. One that is forgotten on a silent node holds up nobody.
 func (p *planner) count(v *view) {
-	if v.g.Move == nil {
-		return
-	}
-	for _, id := range v.g.Move.Add {
-		if r := v.g.find(id); r != nil && !p.caught(v, r) {
+	for i := range v.g.Replicas {
+		r := &v.g.Replicas[i]
+		moving := v.g.Move != nil && slices.Contains(v.g.Move.Add, r.ID)
+		if !r.Voter && (moving || p.fresh(r.Node)) && !p.caught(v, r) {
 			p.inbound[r.Node]++
 			p.coming++
 		}
