@@ -26,7 +26,6 @@ type model struct {
 	lost   map[uint64]bool      // an operator said so
 	given  map[[2]uint64]uint64 // group, replica id → node
 	wrong  []string
-	trace  []string
 }
 
 type modelNode struct {

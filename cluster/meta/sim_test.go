@@ -112,7 +112,9 @@ func (m *model) plan() bool {
 	case "two changes at once":
 		state = m.state.Clone()
 		for i := range state.Groups {
-			state.Groups[i].Move = nil
+			if m.r.IntN(4) == 0 {
+				state.Groups[i].Move = nil
+			}
 		}
 	}
 	steps := Plan(state, m.seen, m.at)
