@@ -24,7 +24,7 @@ const (
 	backoffMost  = time.Second
 	streamWindow = 1 << 20 // what a receiver that blocks holds, per stream
 	connWindow   = 16 << 20
-	socketBuffer = 64 << 10
+	socketBuffer = 32 << 10
 	service      = "muster.Stream"
 	classMethod  = "/" + service + "/Class"
 	bulkMethod   = "/" + service + "/Bulk"

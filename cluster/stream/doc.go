@@ -30,10 +30,21 @@
 // cluster, both ends check it, and a handshake that says otherwise is refused. A node without a
 // cluster yet may only make calls to methods that are marked open.
 //
+// # Relays
+//
+// With Config.Relay a peer that cannot be dialled is reached through one that is connected with both ends, and dialled on. Up tells it in
+// Peer.Via; messages and calls are as ever, bulk streams are not carried. The relay keeps nothing: what does not fit its queue ends the epoch.
+//
 // # Versions
 //
 // A handshake carries the versions a build speaks as [min, max]; the highest common one holds for the epoch and stands in each frame.
-// Envelopes of unknown form are counted and skipped.
+// Envelopes of unknown form, unknown kinds and classes that only one build has are counted and skipped. All else in a handshake that a build does not know, it ignores.
+//
+// # Costs
+//
+// Measured over loopback with mTLS, both ends in one process on two cores: a message of 64 bytes in a stream of them takes
+// 0.4 µs of a processor, one of 1 KiB 2.5 µs; a call 180 µs, 57 µs of them a processor's; a bulk stream carries 50 MB/s or more. A connection that carries only pings costs
+// 200 KiB and 15 goroutines at each end, and 0.7 ms of a processor a second; who has hundreds of peers pings them less often.
 //
 // Raft adapts a Net to what cluster.Engine wants.
 package stream

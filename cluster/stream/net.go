@@ -245,6 +245,9 @@ func (n *Net) epoch(node uint64) *epoch {
 // Connected says whether there is an epoch with the node.
 func (n *Net) Connected(node uint64) bool { return n.epoch(node) != nil }
 
+// Skipped counts what was received, or not sent, because one of two builds does not know it.
+func (n *Net) Skipped() uint64 { return n.skipped.Load() }
+
 // Send queues a message; it never blocks, and payload must not change any more. ErrDown, ErrFull, ErrTooLarge.
 // After nil it arrives, or the epoch ends. Classes that the peer's build does not know are skipped.
 func (n *Net) Send(to uint64, c Class, kind byte, payload []byte) error {

@@ -169,8 +169,10 @@ func (r *raftPort) update(p *peer, up *epoch, refused bool) {
 		}
 	}
 	switch {
-	case refused || silent && !live:
+	case refused:
 		r.r.Reset(p.node)
+	case silent && !live:
+		r.r.Silent(p.node)
 	case live && !silent:
 		r.r.Connected(p.node)
 	}
