@@ -98,6 +98,11 @@ func TestLeave(t *testing.T) {
 		if s := a.Status("c", c.cfg.Self.Incarnation); s != Left || len(a.departed()) != 1 {
 			t.Error(s, a.departed())
 		}
+		for _, p := range []*peer{a, b} {
+			if n := p.said(slog.LevelWarn, "") + p.said(slog.LevelError, ""); n != 0 {
+				t.Errorf("%d warnings for a goodbye", n)
+			}
+		}
 		if err := c.Update(func(m *Member) { m.Zone = "z" }); err == nil {
 			t.Error("updated after leaving")
 		}

@@ -52,7 +52,7 @@ func (d delegate) admit(n *memberlist.Node, text string) error {
 		d.g.refresh()
 		d.g.mu.Unlock()
 	}
-	if err != nil {
+	if err != nil && err != errLeft {
 		d.g.log.say(slog.LevelWarn, text+n.Name, text, "reason", err)
 	}
 	return err

@@ -154,6 +154,9 @@ func TestDeath(t *testing.T) {
 			if s := p.Status("c", c.cfg.Self.Incarnation+1); s != Unknown {
 				t.Error(s)
 			}
+			if n := p.said(slog.LevelWarn, ""); n > 3 {
+				t.Errorf("%d warnings for a death", n)
+			}
 		}
 	})
 }

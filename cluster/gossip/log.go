@@ -72,6 +72,9 @@ func (w memberlistLog) Write(line []byte) (int, error) {
 		}
 	}
 	text = strings.TrimPrefix(text, "memberlist: ")
+	if strings.HasPrefix(text, "ignoring alive message") || strings.HasPrefix(text, "Failed push/pull merge") {
+		level = slog.LevelDebug // the delegate has said why
+	}
 	text = text[:min(len(text), maxLine)]
 	w.l.say(level, text[:min(len(text), keyBytes)], text)
 	return len(line), nil

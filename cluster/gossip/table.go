@@ -2,6 +2,7 @@ package gossip
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -80,10 +81,13 @@ func (t *table) refuse(m *Member) error {
 		return fmt.Errorf("gossip: node %s at %s belongs to cluster %s, this one to %s", m.Name, m.Gossip, m.Cluster, own)
 	}
 	if t.gone[m.process()].left {
-		return fmt.Errorf("gossip: node %s said goodbye and cannot come back as the same process", m.Name)
+		return errLeft
 	}
 	return nil
 }
+
+// errLeft is no news: copies of what the process said before its goodbye are still on their way.
+var errLeft = errors.New("gossip: a process that said goodbye does not come back")
 
 func foreign(own string, m *Member) bool { return own != "" && m.Cluster != "" && m.Cluster != own }
 
