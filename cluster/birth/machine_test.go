@@ -19,8 +19,22 @@ func check(seeds int, f faults, want string) (seed uint64, w *world) {
 
 func TestOneBirth(t *testing.T) {
 	const seeds = 3000
-	if seed, w := check(seeds, faults{}, ""); w != nil {
-		t.Fatalf("seed %d: %s\n%s", seed, w.wrong, strings.Join(w.trace, "\n"))
+	met := map[string]int{}
+	for seed := range uint64(seeds) {
+		w := newWorld(seed, faults{})
+		if w.run() != "" {
+			t.Fatalf("seed %d: %s\n%s", seed, w.wrong, strings.Join(w.trace, "\n"))
+		}
+		for what, n := range w.met {
+			met[what] += n
+		}
+	}
+	t.Log(met)
+	for _, what := range []string{"attempt given up", "attempt resumed", "birth resumed", "pledge freed", "pledge kept over a restart", "late question refused",
+		"second pledge refused", "born among faults"} {
+		if met[what] < seeds/100 {
+			t.Errorf("met %d times in %d seeds: %s", met[what], seeds, what)
+		}
 	}
 	if seed, w := check(seeds/4, faults{calm: true}, ""); w != nil {
 		t.Fatalf("calm, seed %d: %s\n%s", seed, w.wrong, strings.Join(w.trace, "\n"))

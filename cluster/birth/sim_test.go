@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -48,11 +49,12 @@ type world struct {
 	chaos  bool
 	births map[string]uint64 // cluster → node
 	trace  []string
+	met    map[string]int // what the faults led to
 	wrong  string
 }
 
 func newWorld(seed uint64, f faults) *world {
-	w := &world{rng: rand.New(rand.NewPCG(seed, 1)), f: f, now: time.Unix(1e9, 0), births: map[string]uint64{}}
+	w := &world{rng: rand.New(rand.NewPCG(seed, 1)), f: f, now: time.Unix(1e9, 0), births: map[string]uint64{}, met: map[string]int{}}
 	planned := 2 + w.rng.IntN(4)
 	w.n = max(2, planned/2+1+w.rng.IntN(planned-planned/2))
 	switch {
@@ -169,6 +171,15 @@ func (w *world) start(n *simNode) {
 	if w.f.forgetCluster {
 		n.cluster = ""
 	}
+	switch a, p := s.Attempt, s.Pledge; {
+	case cluster != "":
+	case a != nil && a.BornAt != 0:
+		w.met["birth resumed"]++
+	case a != nil:
+		w.met["attempt resumed"]++
+	case p != nil:
+		w.met["pledge kept over a restart"]++
+	}
 	self := Node{ID: n.id, Name: fmt.Sprint("n", n.id), Expect: w.n, Cluster: cluster}
 	n.view = map[uint64]Node{}
 	n.m = newMachine(w.now, self, s, func() string { return fmt.Sprintf("c%d-%x", n.id, w.rng.Uint32()) },
@@ -199,7 +210,11 @@ func (w *world) tick(n *simNode) {
 	for _, id := range ids {
 		sight = append(sight, n.view[id])
 	}
+	number := n.m.state.Number
 	e := n.m.tick(w.now, sight)
+	if n.m.state.Number != number {
+		w.met["attempt given up"]++
+	}
 	if e.save && !w.write(n) {
 		return
 	}
@@ -279,7 +294,16 @@ func (w *world) deliver() {
 		if w.f.lateQuestions {
 			n.m.state.Heard = nil
 		}
+		bound := n.m.state.Pledge
 		r, save := n.m.answer(*p.msg)
+		switch {
+		case bound != nil && n.m.state.Pledge != bound:
+			w.met["pledge freed"]++
+		case strings.Contains(r.Reason, "given up"):
+			w.met["late question refused"]++
+		case strings.Contains(r.Reason, "pledged to"):
+			w.met["second pledge refused"]++
+		}
 		id := n.id
 		if save && !w.write(n) && !w.f.answerFirst {
 			continue
@@ -310,6 +334,9 @@ func (w *world) act(n *simNode) {
 func (w *world) born(n *simNode, cluster string) {
 	w.note("%d gives birth to %s", n.id, cluster)
 	w.births[cluster] = n.id
+	if w.chaos {
+		w.met["born among faults"]++
+	}
 	if len(w.births) > 1 {
 		w.wrong = fmt.Sprintf("two clusters: %v", w.births)
 	}
