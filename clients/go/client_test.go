@@ -69,6 +69,8 @@ func TestVersionsNeverGoBack(t *testing.T) {
 			{`"state":"away","ver":[4,99]`, "ann online"},
 			{`"state":"online","ver":[5,20],"stale":true,"as_of_at":1`, "ann online stale"},
 			{`"state":"online","ver":[5,20]`, "ann online"},
+			{`"state":"unknown","stale":true,"as_of_at":1`, "ann online stale"},
+			{`"state":"online","ver":[5,20]`, "ann online"},
 			{`"state":"away","ver":[5,21]`, "ann away"},
 			{`"state":"dnd","ver":[6,1]`, "ann dnd"},
 			{`"state":"offline","ver":[6,2],"reason":"timeout"`, "ann offline"},

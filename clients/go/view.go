@@ -232,6 +232,10 @@ func (v *View) apply(m *wire.Presence) {
 	}
 	p := presence(m)
 	switch {
+	case p.Stale && p.State == Unknown: // the node cannot vouch for what it told before
+		q := e.p
+		q.Stale, q.AsOf = true, p.AsOf
+		v.set(e, q)
 	case p.Version == (Version{}) || e.p.State == Unknown || p.Version.Newer(e.p.Version),
 		e.implied && p.Version == e.p.Version:
 		if p.Version == (Version{}) {

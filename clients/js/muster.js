@@ -187,6 +187,11 @@ export class View {
     for (const p of presences) {
       const row = this.#users.get(p.user);
       if (!row) continue;
+      if (p.stale && p.state === "unknown") {
+        // The node cannot vouch for what it told before.
+        if (row.presence.state !== "unknown") this.#put(row, { ...row.presence, stale: true, as_of_at: p.as_of_at });
+        continue;
+      }
       const order = p.ver ? compare(p.ver, row.ver) : 1;
       if (order > 0 || (order === 0 && !!p.stale !== row.presence.stale)) this.#put(row, p);
     }

@@ -151,10 +151,16 @@ test("view: newer wins, older and equal are dropped, stale lifts with an equal v
   assert.equal(v.get("bob").stale, true);
   v.push([{ user: "bob", state: "online", ver: [4, 7] }]);
   assert.equal(v.get("bob").stale, false);
+  v.push([{ user: "bob", state: "unknown", stale: true, as_of_at: 6 }]);
+  assert.deepEqual([v.get("bob").state, v.get("bob").stale, v.get("bob").as_of_at], ["online", true, 6]);
+  v.push([{ user: "bob", state: "online", ver: [4, 7] }]);
+  assert.equal(v.get("bob").stale, false);
   v.push([{ user: "bob", state: "away", ver: [4, 8] }, { user: "nobody", state: "online", ver: [9, 9] }]);
   v.push([{ user: "bob", state: "offline", ver: [5, 1], reason: "timeout" }]);
   assert.deepEqual(seen, [
     ["enter", "bob", "online"],
+    ["update", "bob", "online"],
+    ["update", "bob", "online"],
     ["update", "bob", "online"],
     ["update", "bob", "online"],
     ["update", "bob", "away"],

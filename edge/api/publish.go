@@ -13,7 +13,7 @@ import (
 )
 
 // publishFor is how long a publish is tried again, with the same client id, while its outcome is not known.
-const publishFor = 6 * time.Second
+const publishFor = 10 * time.Second
 
 type publishRequest struct {
 	Body struct {
