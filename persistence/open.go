@@ -24,7 +24,7 @@ const pebbleFormat = pebble.FormatTableFormatV6
 // Names in the directory.
 const (
 	formatFile = "FORMAT"
-	birthFile  = "BIRTH" // there until Pebble's files have been made
+	creating   = "CREATING" // there until Pebble's files have been made
 	pebbleDir  = "pebble"
 	stagedDir  = "staged"
 )
@@ -102,7 +102,7 @@ func (s *Store) openPebble(create bool) error {
 // makeDB opens Pebble. What a power loss left while its files were first made is made again: nothing was ever
 // written to it.
 func (s *Store) makeDB() error {
-	birth, err := exists(s.fs, s.path(birthFile))
+	birth, err := exists(s.fs, s.path(creating))
 	if err != nil {
 		return err
 	}
@@ -121,7 +121,7 @@ func (s *Store) makeDB() error {
 			return err
 		}
 	}
-	if err := s.fs.Remove(s.path(birthFile)); err != nil {
+	if err := s.fs.Remove(s.path(creating)); err != nil {
 		return err
 	}
 	return syncDir(s.fs, s.dir)
@@ -272,7 +272,7 @@ func (s *Store) prepare(born bool) error {
 	if err := syncDir(s.fs, s.fs.PathDir(s.dir)); err != nil {
 		return err
 	}
-	if err := s.writeFile(birthFile, ""); err != nil {
+	if err := s.writeFile(creating, ""); err != nil {
 		return err
 	}
 	return s.writeFile(formatFile, fmt.Sprintf("muster data directory, format %d\n", formatVersion))

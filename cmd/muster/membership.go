@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"muster/actors"
 	"muster/cluster"
 	"muster/cmd/muster/members"
 	"muster/persistence"
@@ -25,7 +26,8 @@ func (s *server) openMember(ctx context.Context) error {
 	if err := s.startMembers(&id); err != nil {
 		return err
 	}
-	return s.replicate()
+	s.replicate()
+	return nil
 }
 
 // enter makes the data directory of a new node.
@@ -40,15 +42,30 @@ func (s *server) enter(ctx context.Context) error {
 	if err := s.openStorage(&id); err != nil {
 		return err
 	}
-	return s.replicate()
+	s.replicate()
+	return nil
 }
 
 // replicate prepares the store for the others: before its engine starts.
-func (s *server) replicate() error {
+func (s *server) replicate() {
 	agent := s.members.Agent(s.durable.Store.Identity(), s.durable.Store)
-	s.durable.Join(s.members.Transport(), agent)
-	return nil
+	s.durable.Join(s.members.Transport(), agent, s.leaving)
 }
+
+// leaving sends the sessions without a socket to the node that is about to lead their shard, and then calls ready.
+func (s *server) leaving(shard uint32, to uint64, ready func()) {
+	go func() {
+		defer ready()
+		ctx, cancel := context.WithTimeout(context.Background(), parting)
+		defer cancel()
+		if err := s.members.Leaving(ctx, shard, to); err != nil && !errors.Is(err, actors.ErrNotLeader) {
+			s.log.Warn("a shard's next leader was not told of its detached sessions", "shard", shard, "error", err)
+		}
+	}()
+}
+
+// parting is how long a shard may take to tell its next leader what it has in memory alone.
+const parting = 100 * time.Millisecond
 
 func (s *server) startMembers(id *persistence.Identity) (err error) {
 	c := s.cfg

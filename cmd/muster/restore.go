@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"muster/cmd/muster/members"
 	"muster/persistence"
 )
 
@@ -64,7 +65,7 @@ func restore(dir string, in io.Reader) (sum persistence.Summary, err error) {
 			_ = os.RemoveAll(making)
 		}
 	}()
-	if sum, err = persistence.Restore(making, in, persistence.Options{Ballast: -1, Create: &persistence.Identity{Node: newNodeID()}}); err != nil {
+	if sum, err = persistence.Restore(making, in, persistence.Options{Ballast: -1, Create: &persistence.Identity{Node: members.NewID()}}); err != nil {
 		return sum, err
 	}
 	if err := os.Remove(dir); err != nil && !errors.Is(err, os.ErrNotExist) {

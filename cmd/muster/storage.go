@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -12,6 +10,7 @@ import (
 
 	"muster/actors/link"
 	"muster/cmd/muster/durable"
+	"muster/cmd/muster/members"
 	"muster/persistence"
 )
 
@@ -71,7 +70,7 @@ func (s *server) openNode(ctx context.Context) (err error) {
 		}
 	}()
 	if !s.cfg.clustered() {
-		return s.openStorage(&persistence.Identity{Node: newNodeID(), Name: s.cfg.NodeName})
+		return s.openStorage(&persistence.Identity{Node: members.NewID(), Name: s.cfg.NodeName})
 	}
 	return s.openMember(ctx)
 }
@@ -109,13 +108,6 @@ func (s *server) checkClock(now time.Time) error {
 			"behind", behind.Round(time.Second), "clock", now.UTC().Format(time.RFC3339), "stored", latest.UTC().Format(time.RFC3339))
 	}
 	return nil
-}
-
-// newNodeID is never 0.
-func newNodeID() uint64 {
-	var b [8]byte
-	_, _ = rand.Read(b[:])
-	return binary.BigEndian.Uint64(b[:])>>1 | 1
 }
 
 // breaks is told once that the disk cannot be trusted any more.

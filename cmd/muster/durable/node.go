@@ -37,6 +37,7 @@ type Node struct {
 	cfg     Config
 	engine  *cluster.Engine
 	meta    cluster.Leading
+	leaving func(shard uint32, to uint64, ready func())
 	started chan struct{} // closed when engine is set
 	open    [link.Shards]atomic.Bool
 }
@@ -87,7 +88,7 @@ func (n *Node) born() error {
 // Start runs the engine; it tells leading what this node leads.
 func (n *Node) Start(leading cluster.Leading) error {
 	engine, err := cluster.Start(cluster.EngineConfig{
-		Node: n.Store.Identity().Node, Store: n.Store, Transport: n.cfg.Transport, Leading: watched{leading, n}, Meta: n.meta,
+		Node: n.Store.Identity().Node, Store: n.Store, Transport: n.cfg.Transport, Leading: n.watch(leading), Meta: n.meta,
 		Logger: n.cfg.Logger, Fatal: n.cfg.Fatal, Failpoint: n.cfg.Failpoint,
 	})
 	if err != nil {
@@ -98,8 +99,11 @@ func (n *Node) Start(leading cluster.Leading) error {
 	return nil
 }
 
-// Join says who carries what the engine sends, and who is told of the meta group. It comes before Start.
-func (n *Node) Join(t cluster.Transport, meta cluster.Leading) { n.cfg.Transport, n.meta = t, meta }
+// Join says who carries what the engine sends, who is told of the meta group, and what is to be done before a
+// leadership is given to another node. It comes before Start.
+func (n *Node) Join(t cluster.Transport, meta cluster.Leading, leaving func(shard uint32, to uint64, ready func())) {
+	n.cfg.Transport, n.meta, n.leaving = t, meta, leaving
+}
 
 // Engine is nil before Start.
 func (n *Node) Engine() *cluster.Engine { return n.engine }
@@ -209,6 +213,18 @@ type watched struct {
 	cluster.Leading
 	n *Node
 }
+
+func (n *Node) watch(l cluster.Leading) cluster.Leading {
+	if n.leaving == nil {
+		return watched{l, n}
+	}
+	return leaver{watched{l, n}}
+}
+
+// leaver is told before a leadership goes.
+type leaver struct{ watched }
+
+func (l leaver) Leaving(shard uint32, _, to uint64, ready func()) { l.n.leaving(shard, to, ready) }
 
 func (w watched) Opened(shard uint32, term, generation uint64, at int64) {
 	w.Leading.Opened(shard, term, generation, at)

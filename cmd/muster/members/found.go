@@ -8,8 +8,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/google/uuid"
-
+	"muster/cluster/birth"
 	"muster/cluster/gossip"
 	"muster/cluster/meta"
 	"muster/persistence"
@@ -21,12 +20,35 @@ const (
 	sayEvery  = 10 * time.Second       // between two lines that say what is waited for
 )
 
+// birthMethod is what nodes that found a cluster together ask each other.
+const birthMethod = "birth"
+
+func (n *Node) openBirth() (err error) {
+	cfg := birth.Config{
+		Dir: n.cfg.Dir, Name: n.cfg.Name, Expect: n.cfg.Expect, Join: n.cfg.Join, Addr: address(n.cfg.Advertise, n.cfg.GossipPort), Logger: n.log,
+	}
+	if id := n.cfg.Identity; id != nil {
+		cfg.Node, cfg.Cluster = id.Node, id.Cluster
+	}
+	if n.birth, err = birth.Open(cfg); err != nil {
+		return err
+	}
+	n.self.Node = n.birth.Node()
+	return nil
+}
+
 // Found gives birth to a cluster or joins one, and returns the identity that the node's data directory is to be made
 // with. It waits until that has happened. Only a node without a directory calls it.
 func (n *Node) Found(ctx context.Context) (persistence.Identity, error) {
 	id := persistence.Identity{Node: n.self.Node, Name: n.self.Name}
-	if len(n.cfg.Join) == 0 {
-		return n.born(id, uuid.NewString(), time.Now()), nil
+	d, err := n.birth.Decide(ctx, world{n})
+	if err != nil {
+		return id, err
+	}
+	if d.Bootstrap {
+		id.Cluster, id.BornAt = d.Cluster, d.BornAt.UnixMilli()
+		n.log.Info("a cluster is born", "cluster", d.Cluster)
+		return id, nil
 	}
 	joined, err := n.join(ctx)
 	if err != nil {
@@ -36,9 +58,25 @@ func (n *Node) Found(ctx context.Context) (persistence.Identity, error) {
 	return id, nil
 }
 
-func (n *Node) born(id persistence.Identity, cluster string, at time.Time) persistence.Identity {
-	id.Cluster, id.BornAt = cluster, at.UnixMilli()
-	return id
+// world is what a birth sees and hears of other nodes.
+type world struct{ n *Node }
+
+func (w world) Candidates() (list []birth.Node) {
+	for _, m := range w.n.gossip.Members() {
+		if m.Role&gossip.Core != 0 {
+			list = append(list, birth.Node{ID: m.Node, Name: m.Name, Expect: m.Expect, Cluster: m.Cluster})
+		}
+	}
+	return list
+}
+
+func (w world) Call(ctx context.Context, to birth.Node, req []byte) ([]byte, error) {
+	for _, m := range w.n.gossip.Members() {
+		if m.Node == to.ID {
+			return w.n.raft.CallAddr(ctx, m.Raft, birthMethod, req)
+		}
+	}
+	return nil, fmt.Errorf("node %s is not in sight", to.Name)
 }
 
 // join asks any core of the cluster to be let in, until one does.
@@ -108,7 +146,8 @@ func (n *Node) Sight(ctx context.Context) (string, error) {
 	}
 }
 
-func newID() uint64 {
+// NewID is a new node id: random, never 0.
+func NewID() uint64 {
 	var b [8]byte
 	_, _ = rand.Read(b[:])
 	return binary.BigEndian.Uint64(b[:])>>1 | 1

@@ -135,6 +135,11 @@ func (n *Node) routeTo(node uint64, m *link.Up) error {
 	return n.actor.Send(node, routes, kindRoute, b)
 }
 
+// Leaving tells the node that is about to lead a shard what this one has of it in memory alone.
+func (n *Node) Leaving(ctx context.Context, shard uint32, to uint64) error {
+	return n.core.Leaving(ctx, shard, func(m *link.Up) error { return n.routeTo(to, m) })
+}
+
 // Alive are the edges that gossip holds alive: see actors.Config. Each process counts, as a core without clients
 // has an edge for the HTTP API.
 func (n *Node) Alive() (edges []presence.Edge) {

@@ -13,6 +13,7 @@ import (
 	"muster/actors"
 	"muster/actors/link"
 	"muster/cluster"
+	"muster/cluster/birth"
 	"muster/cluster/gossip"
 	"muster/cluster/meta"
 	"muster/cluster/stream"
@@ -37,9 +38,10 @@ type Config struct {
 
 // Node is this process in its cluster.
 type Node struct {
-	cfg  Config
-	self gossip.Member
-	log  *slog.Logger
+	birth *birth.Birth // nil on an edge
+	cfg   Config
+	self  gossip.Member
+	log   *slog.Logger
 
 	gossip *gossip.Gossip
 	actor  *stream.Net
@@ -81,18 +83,21 @@ func Start(cfg Config) (_ *Node, err error) {
 		}
 	}()
 	n.self = gossip.Member{
-		Node: newID(), Name: cfg.Name, Incarnation: uint64(time.Now().UnixNano()), Zone: cfg.Zone, Version: cfg.Version, Expect: cfg.Expect,
+		Node: NewID(), Name: cfg.Name, Incarnation: uint64(time.Now().UnixNano()), Zone: cfg.Zone, Version: cfg.Version, Expect: cfg.Expect,
 	}
 	if cfg.Core {
 		n.self.Role |= gossip.Core
 		n.self.Raft = address(cfg.Advertise, cfg.RaftPort)
+		if err := n.openBirth(); err != nil {
+			return nil, err
+		}
 	}
 	if cfg.Edge {
 		n.self.Role |= gossip.Edge
 	}
 	n.self.Actor = address(cfg.Advertise, cfg.ActorPort)
 	if id := cfg.Identity; id != nil {
-		n.self.Node, n.self.Cluster = id.Node, id.Cluster
+		n.self.Cluster = id.Cluster
 	}
 	if err := n.listen(); err != nil {
 		return nil, err
@@ -126,6 +131,7 @@ func (n *Node) listen() error {
 	}, "raft-port", n.cfg.RaftPort)
 	if err == nil {
 		n.wire = stream.Raft(n.raft)
+		n.raft.Handle(birthMethod, true, func(_ context.Context, _ stream.Peer, req []byte) ([]byte, error) { return n.birth.Serve(req) })
 	}
 	return err
 }
@@ -254,5 +260,10 @@ func (n *Node) Stop() {
 	}
 	if n.raft != nil {
 		n.raft.Stop()
+	}
+	if n.birth != nil {
+		if err := n.birth.Close(); err != nil {
+			n.log.Warn("birth", "error", err)
+		}
 	}
 }
