@@ -61,14 +61,15 @@ func (g *group) quorum(voters []uint64) time.Duration {
 
 // lapse ends the term of a leader that may have been deposed without hearing of it: it stops serving
 // what it holds in memory. Raft's own check of the quorum takes up to twice the election time-out.
-func (g *group) lapse() {
+func (g *group) lapse() bool {
 	if g.renew(); g.host.now <= g.until || g.host.cfg.bugs.noLease {
-		return
+		return false
 	}
 	for range 2 { // the first forgets who answered since raft's own last check
 		_ = g.raft.Step(&raftpb.Message{Type: raftpb.MsgCheckQuorum.Enum(), From: new(uint64(raft.LocalAppendThread))})
 	}
 	g.forget()
+	return true
 }
 
 // near says that a learner has nearly all that is committed, and answers.

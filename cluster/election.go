@@ -18,8 +18,9 @@ const (
 )
 
 // Wake says what time it is, since any fixed moment; it never goes back. Other inputs count from the last
-// Wake. Campaigns whose time has come begin, leases that are over end.
-func (h *Host) Wake(now time.Duration) {
+// Wake. Campaigns whose time has come begin, leases that are over end:
+// true says that one did, and that the turn that tells Closed is to come before other inputs.
+func (h *Host) Wake(now time.Duration) (lapsed bool) {
 	h.idle()
 	if now-h.now > ownStall {
 		h.calmAt = now + silence
@@ -27,7 +28,7 @@ func (h *Host) Wake(now time.Duration) {
 	h.now = max(h.now, now)
 	for _, g := range h.order {
 		if g.leading && h.now > g.until {
-			g.lapse()
+			lapsed = g.lapse() || lapsed
 		}
 		if g.campaignAt == 0 || g.campaignAt > h.now {
 			continue
@@ -41,6 +42,7 @@ func (h *Host) Wake(now time.Duration) {
 		h.touch(g)
 	}
 	h.give()
+	return lapsed
 }
 
 // Deadline is when Wake must be called at the latest; false when nothing is due.

@@ -30,7 +30,9 @@ func (e *Engine) run() {
 		case <-e.stop:
 			return
 		}
-		e.host.Wake(time.Since(e.start))
+		if e.host.Wake(time.Since(e.start)) {
+			e.turn()
+		}
 		if late >= 0 {
 			e.tick(late)
 		}

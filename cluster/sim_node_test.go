@@ -53,6 +53,7 @@ type vnode struct {
 	up      bool
 	paused  bool
 	writing bool
+	lapsed  bool // a turn is to tell so first
 	due     bool // a turn is planned
 	inbox   []func()
 	staged  map[uint32]staged
@@ -93,7 +94,7 @@ func (n *vnode) later(d int64, f func()) {
 func (n *vnode) start() {
 	s := n.sim
 	n.life++
-	n.up, n.paused, n.writing, n.due, n.dieAt = true, false, false, false, -1
+	n.up, n.paused, n.writing, n.due, n.lapsed, n.dieAt = true, false, false, false, false, -1
 	n.heard, n.silent = map[uint64]int64{}, map[uint64]bool{}
 	n.inbox, n.frozen, n.staged, n.leading, n.wakeAt = nil, nil, map[uint32]staged{}, map[uint32]*activation{}, 0
 	s.check.restarted(n)
@@ -190,9 +191,11 @@ func (n *vnode) turn() {
 	if n.paused || n.writing {
 		return
 	}
-	n.host.Wake(time.Duration(n.sim.now) * time.Microsecond)
-	inbox := n.inbox
-	n.inbox = nil
+	n.lapsed = n.host.Wake(time.Duration(n.sim.now)*time.Microsecond) || n.lapsed
+	var inbox []func()
+	if !n.lapsed {
+		inbox, n.inbox = n.inbox, nil
+	}
 	for _, f := range inbox {
 		if f(); !n.up || n.sim.failed() {
 			return
@@ -205,6 +208,7 @@ func (n *vnode) turn() {
 	if n.dies(beforeTurn) {
 		return
 	}
+	n.lapsed = n.lapsed && n.host.next != nil // else this turn tells
 	t := n.host.Turn()
 	if n.dies(afterTurn) {
 		return
