@@ -179,6 +179,10 @@ func (c *checker) output(a *activation) {
 // look notes who can talk to whom.
 func (c *checker) look() {
 	c.s.after(20*ms, c.look)
+	c.glance()
+}
+
+func (c *checker) glance() {
 	for _, a := range c.s.nodes {
 		for _, b := range c.s.nodes {
 			if b.up && !b.paused && !c.s.net.cut[[2]uint64{a.id, b.id}] && !c.s.net.cut[[2]uint64{b.id, a.id}] {
@@ -190,6 +194,7 @@ func (c *checker) look() {
 
 // alone: a leader without a quorum in reach stops answering.
 func (c *checker) alone(a *activation) {
+	c.glance()
 	bound, group := aloneWithin, a.shard+1
 	if c.s.now-a.n.resumed < aloneAfterPause {
 		bound = aloneAfterPause
