@@ -216,7 +216,9 @@ func (c *checker) promise(n *vnode, group uint32, m *raftpb.Message) {
 	}
 	switch m.GetType() {
 	case raftpb.MsgAppResp:
-		if g.last() < m.GetIndex() || g.hard.GetTerm() < m.GetTerm() {
+		// A later term on the platter may have replaced what an answer in an earlier one is about: it is as if it
+		// had been late.
+		if term := g.hard.GetTerm(); term < m.GetTerm() || term == m.GetTerm() && g.last() < m.GetIndex() {
 			c.s.fail("I3 sync", "node %d group %d answers append %d of term %d, synced: %d of term %d", n.id, group, m.GetIndex(), m.GetTerm(), g.last(), g.hard.GetTerm())
 		}
 	case raftpb.MsgVoteResp:
