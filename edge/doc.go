@@ -14,6 +14,11 @@
 // tell a socket about a watched user it keeps as a reference to that user, never as bytes:
 // the latest view wins, and a reader that stalls costs four bytes a user.
 //
+// There is a link with each core (Edge.Core). A shard is led by the core that tells the highest term in its beats; what
+// comes under another term is dropped. When that changes the shard is announced to the new core; calls in flight go again if they may be
+// put twice and else end as moving. A shard that no beat has named for 5 s is shown as stale, after 10 s its own clients
+// are sent to another edge, and after 120 s its users are unknown; never is anyone offline for it.
+//
 // A change goes at once. The hub marks the sockets it concerns and sends itself a flush
 // message; what was in the mailbox before it is merged into the same frames, without a
 // tick. A socket waits only as package-level rules in schedule say.
