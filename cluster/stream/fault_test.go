@@ -32,7 +32,7 @@ func through(t testing.TB, a, b *node) *proxy {
 
 func connected(t testing.TB, a, b *node) {
 	t.Helper()
-	eventually(t, "connected", func() bool { return a.Connected(b.self.Node) && b.Connected(a.self.Node) })
+	eventually(t, "connected", func() bool { return a.up(b.self.Node) && b.up(a.self.Node) })
 }
 
 func TestReconnects(t *testing.T) {

@@ -141,6 +141,12 @@ func (n *node) was(what string) (times int) {
 	return times
 }
 
+// up says whether the node was told Up of an epoch that lasts.
+func (n *node) up(node uint64) bool {
+	ended := n.was(fmt.Sprint("down ", node)) + n.was(fmt.Sprint("refused ", node))
+	return n.was(fmt.Sprint("up ", node)) > ended && n.Connected(node)
+}
+
 func (n *node) received() []got {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -174,7 +180,7 @@ func join(t testing.TB, nodes ...*node) {
 	for _, n := range nodes {
 		for _, p := range peers {
 			if p.Node != n.self.Node {
-				eventually(t, fmt.Sprint(n.self.Node, " is connected with ", p.Node), func() bool { return n.Connected(p.Node) })
+				eventually(t, fmt.Sprint(n.self.Node, " is connected with ", p.Node), func() bool { return n.up(p.Node) })
 			}
 		}
 	}
