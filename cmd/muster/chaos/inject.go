@@ -145,15 +145,15 @@ func (c *campaign) fill(ctx context.Context, n *node, i injection) error {
 // drain moves everything away from a node, stops it, and lets it come back as a new one.
 func (c *campaign) drain(ctx context.Context, n *node) error {
 	var asked struct{}
-	front := c.load.fronts[0]
-	if err := c.load.call(ctx, front, callPatience, http.MethodPost, "/v1/nodes/"+n.name+"/drain", "{}", &asked); err != nil {
+	other := c.top.place(rest(c.top.cores(), []string{n.name})[0])
+	if err := c.load.call(ctx, other, 4*callPatience, http.MethodPost, "/v1/nodes/"+n.name+"/drain", "{}", &asked); err != nil {
 		return fmt.Errorf("drain: %w", err)
 	}
 	limited, cancel := context.WithTimeout(ctx, growPatience)
 	defer cancel()
 	for {
-		state, ok := c.clusterState(limited)
-		if ok && state.replicas(n.name) == 0 {
+		state, err := c.clusterState(limited)
+		if err == nil && state.replicas(n.name) == 0 {
 			break
 		}
 		if !pause(limited, poll) {
@@ -206,14 +206,17 @@ func (s clusterState) lacks(cores int) string {
 	return strings.Join(list, "; ")
 }
 
-// clusterState asks any front; false if none answers or there is no such call.
-func (c *campaign) clusterState(ctx context.Context) (s clusterState, ok bool) {
-	for _, name := range c.top.fronts() {
-		if c.load.call(ctx, c.top.place(name), callPatience, http.MethodGet, "/v1/cluster", "", &s) == nil {
-			return s, true
+// clusterState asks one core after the other; an edge does not know.
+func (c *campaign) clusterState(ctx context.Context) (s clusterState, err error) {
+	for _, name := range c.top.cores() {
+		if !c.joined[name] {
+			continue
+		}
+		if err = c.load.call(ctx, c.top.place(name), callPatience, http.MethodGet, "/v1/cluster", "", &s); err == nil {
+			return s, nil
 		}
 	}
-	return s, false
+	return s, err
 }
 
 // whole waits until every server that was started is ready and, in a cluster, every shard has a leader and its voters.
@@ -249,11 +252,11 @@ func (c *campaign) lacking(ctx context.Context) string {
 	if c.top.places[0].role == single {
 		return ""
 	}
-	s, ok := c.clusterState(ctx)
-	if !ok {
-		return "no answer from /v1/cluster"
+	s, err := c.clusterState(ctx)
+	if err != nil {
+		return fmt.Sprintf("/v1/cluster: %v", err)
 	}
-	c.nodes[c.top.fronts()[0]].belongs(s.Cluster)
+	c.nodes[c.top.cores()[0]].belongs(s.Cluster)
 	if len(s.Shards) < link.Shards {
 		return fmt.Sprintf("/v1/cluster knows %d shards", len(s.Shards))
 	}

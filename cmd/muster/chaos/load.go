@@ -146,6 +146,8 @@ func (l *load) call(ctx context.Context, front place, limit time.Duration, metho
 		return err
 	case resp.StatusCode >= 500 || resp.StatusCode == http.StatusTooManyRequests:
 		return fmt.Errorf("%s: %s", resp.Status, data)
+	case resp.StatusCode == http.StatusNoContent:
+		return nil
 	case resp.StatusCode != http.StatusOK:
 		return fmt.Errorf("%w: %s %s: %s: %s", errRefused, method, path, resp.Status, data)
 	}

@@ -51,8 +51,20 @@ var Scenarios = []Scenario{
 	{Name: "wipe", Help: "a core loses its disk and joins again under its name", faults: []fault{wipe}},
 	{Name: "disk-full", Help: "the disk of a core fills up: to its reserve, or to the last byte", faults: []fault{diskLow, diskFull}},
 	{Name: "double-start", Help: "a second process on one data directory", faults: []fault{doubleStart}},
-	{Name: "growth", Help: "1 core, then all of them, a drain and a return, under load", faults: []fault{drainCore}, grow: true},
+	{Name: "growth", Help: "1 core, then all of them; drains and returns, kills", faults: []fault{drainCore, killCore}, grow: true},
 	{Name: "random", Help: "any of the above, one after the other"},
+}
+
+// everyFault lists the faults of all scenarios, each once.
+func everyFault() (list []fault) {
+	for _, s := range Scenarios {
+		for _, f := range s.faults {
+			if !slices.Contains(list, f) {
+				list = append(list, f)
+			}
+		}
+	}
+	return list
 }
 
 // Names of all scenarios.

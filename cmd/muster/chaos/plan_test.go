@@ -10,13 +10,6 @@ import (
 
 var everything = map[need]bool{processes: true, addresses: true, portsOnly: true, disks: true}
 
-func everyFault() (list []fault) {
-	for _, s := range Scenarios {
-		list = append(list, s.faults...)
-	}
-	return list
-}
-
 func TestThePlanFollowsFromItsSeed(t *testing.T) {
 	top := layout(Options{Cores: 5, Edges: 2})
 	can, lacks := possible(everyFault(), top, everything)

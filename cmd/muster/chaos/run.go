@@ -82,9 +82,7 @@ func (r *runner) scenario(ctx context.Context, s Scenario, asked bool) Result {
 	}
 	wanted := s.faults
 	if len(wanted) == 0 {
-		for _, other := range Scenarios {
-			wanted = append(wanted, other.faults...)
-		}
+		wanted = everyFault()
 	}
 	can, lacks := possible(wanted, top, r.net.able)
 	res.LeftOut = lacks
