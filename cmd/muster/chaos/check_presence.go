@@ -52,7 +52,8 @@ func monotone(views []seen) verdict {
 const edgeMargin = 2 * time.Second
 
 // falseOffline: nobody was shown as offline while connected to a server that was not
-// itself under a fault. faults are the times at which servers were cut off or stood still; after one the
+// itself under a fault. A view that the next one over the same socket corrects within the margin was held up
+// on its way, and was true once. faults are the times at which servers were cut off or stood still; after one the
 // server is excused for settle.
 func falseOffline(views []seen, spans, faults []presentSpan, settle time.Duration) verdict {
 	v := verdict{Checker: "false offline", Of: "views"}
@@ -60,9 +61,9 @@ func falseOffline(views []seen, spans, faults []presentSpan, settle time.Duratio
 	for _, s := range spans {
 		of[s.user] = append(of[s.user], s)
 	}
-	for _, s := range views {
+	for i, s := range views {
 		v.Examined++
-		if s.state != "offline" || s.stale {
+		if s.state != "offline" || s.stale || corrected(s, views[i+1:]) {
 			continue
 		}
 		for _, p := range of[s.user] {
@@ -75,4 +76,17 @@ func falseOffline(views []seen, spans, faults []presentSpan, settle time.Duratio
 		}
 	}
 	return v.done()
+}
+
+// corrected reports whether the next view of the same user over the same socket follows within the margin and differs.
+func corrected(s seen, later []seen) bool {
+	for _, l := range later {
+		if l.at > s.at+edgeMargin {
+			return false
+		}
+		if l.watcher == s.watcher && l.socket == s.socket && l.user == s.user {
+			return l.state != s.state
+		}
+	}
+	return false
 }

@@ -234,6 +234,9 @@ func TestFalseOffline(t *testing.T) {
 	red(t, "its edge stood still", falseOffline(offline(30*time.Second, false), spans, paused, 10*time.Second), "")
 	red(t, "long after", falseOffline(offline(40*time.Second, false), spans, paused, 10*time.Second), "who was connected")
 	red(t, "another edge", falseOffline(offline(22*time.Second, false), spans, []presentSpan{{node: "e2", to: time.Hour}}, 0), "who was connected")
+	online := func(at time.Duration) seen { return seen{watcher: "w", user: "u", at: at, state: "online"} }
+	red(t, "held up", falseOffline(append(offline(30*time.Second, false), online(31*time.Second)), spans, nil, 0), "")
+	red(t, "for long", falseOffline(append(offline(30*time.Second, false), online(33*time.Second)), spans, nil, 0), "who was connected")
 	red(t, "empty", falseOffline(nil, spans, nil, 0), "nothing was examined")
 }
 

@@ -35,7 +35,6 @@ type presence struct {
 	User  string    `json:"user"`
 	State string    `json:"state"`
 	Ver   [2]uint64 `json:"ver"`
-	Since int64     `json:"since_at"`
 	Stale bool      `json:"stale"`
 }
 
@@ -138,18 +137,13 @@ func (o *observer) take(line []byte) {
 	}
 }
 
-// saw records views. Who is offline was last seen to become so when the state began: a view that
-// was held up on its way is no false one.
+// saw records views.
 func (o *observer) saw(list []presence) {
 	now := o.l.now()
 	o.l.note(func() {
 		for _, p := range list {
-			at := now
-			if p.Since > 0 && p.State == "offline" {
-				at = min(now, time.UnixMilli(p.Since).Sub(o.l.start))
-			}
 			o.l.views = append(o.l.views, seen{
-				watcher: o.name, user: p.User, socket: o.socket, at: at, term: p.Ver[0], number: p.Ver[1], state: p.State, stale: p.Stale,
+				watcher: o.name, user: p.User, socket: o.socket, at: now, term: p.Ver[0], number: p.Ver[1], state: p.State, stale: p.Stale,
 			})
 		}
 	})
