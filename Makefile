@@ -8,7 +8,7 @@ RAFT   ?= 100000
 KILLS  ?= 200
 FUZZ   ?= 30s
 
-.PHONY: demo build test race sim kill fuzz bench realtime soak lint proto docs ci clean
+.PHONY: demo build test race sim kill chaos fuzz bench realtime soak lint proto docs ci clean
 
 ## demo: one node, embedded storage, the demo page; prints its address
 demo: build
@@ -35,6 +35,10 @@ sim:
 ## kill: kill -9 under durable load, KILLS times; then torn writes
 kill:
 	$(GO) test ./cmd/muster -timeout 2h -count=1 -v -run 'TestKill|TestTorn' -kills $(KILLS)
+
+## chaos: break a cluster of processes, every scenario; as root also its network and disks
+chaos: build
+	$(BIN) chaos
 
 ## fuzz: every fuzz target for FUZZ each
 fuzz:
