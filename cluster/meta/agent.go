@@ -66,7 +66,6 @@ type Agent struct {
 
 	mu     sync.Mutex
 	engine Engine
-	leader uint64 // of group 0, as told
 	told   told
 	err    error // why the node does not belong; nil: it does, or nobody said
 }
@@ -241,7 +240,7 @@ func (a *Agent) candidates() []uint64 {
 		node, _ := a.engine.Leader(persistence.MetaShard)
 		nodes = append(nodes, node)
 	}
-	nodes = append(nodes, a.leader, a.cfg.Self.ID)
+	nodes = append(nodes, a.told.Leader, a.cfg.Self.ID)
 	for _, n := range a.told.Nodes {
 		if n.State != Left && n.State != Lost {
 			nodes = append(nodes, n.ID)

@@ -315,7 +315,7 @@ func (w *world) view() (v View) {
 
 func eventually(t *testing.T, what string, f func() error) {
 	t.Helper()
-	deadline := time.Now().Add(2 * time.Minute)
+	deadline := time.Now().Add(4 * time.Minute)
 	for {
 		err := f()
 		if err == nil {
@@ -378,6 +378,82 @@ func TestGrowth(t *testing.T) {
 	ws := w.write()
 	w.start(2, nil)
 	w.start(3, nil)
+	w.settle(3)
+	ws.check()
+}
+
+// state waits until a node is in a state.
+func (w *world) state(id uint64, want NodeState) {
+	w.t.Helper()
+	eventually(w.t, fmt.Sprintf("node %d is %v", id, want), func() error {
+		for _, n := range w.view().Nodes {
+			if n.ID == id && n.State == want {
+				return nil
+			}
+		}
+		return fmt.Errorf("%+v", w.view().Nodes)
+	})
+}
+
+func TestToFiveAndBack(t *testing.T) {
+	w := newWorld(t, 10)
+	for id := range uint64(3) {
+		w.start(id+1, nil)
+	}
+	w.settle(3)
+	ws := w.write()
+	w.start(4, nil)
+	w.start(5, nil)
+	w.settle(5)
+	two := w.peer(2)
+	for _, name := range []string{"n1", "n5"} { // n1 leads group 0
+		if err := two.agent.Drain(context.Background(), name, true, false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.state(1, Left)
+	w.state(5, Left)
+	w.settle(3)
+	for _, id := range []uint64{1, 5} {
+		all, err := w.peer(id).engine.Statuses()
+		if err != nil || len(all) > 0 {
+			t.Errorf("node %d still holds %v, %v", id, all, err)
+		}
+	}
+	if _, err := Join(context.Background(), w.callAddr, []string{"raft-2"}, w.peer(5).self); !errors.Is(err, ErrGone) {
+		t.Error("a node that left joins again:", err)
+	}
+	ws.check()
+}
+
+// TestReplacement loses a node for good: another takes its name and its place.
+func TestReplacement(t *testing.T) {
+	w := newWorld(t, 4)
+	for id := range uint64(3) {
+		w.start(id+1, nil)
+	}
+	w.settle(3)
+	ws := w.write()
+	two, three := w.peer(2), w.peer(3)
+	ctx := context.Background()
+	if err := two.agent.Remove(ctx, "n3"); !errors.Is(err, ErrAlive) {
+		t.Error("removal of a live node:", err)
+	}
+	if err := two.agent.Remove(ctx, "n9"); !errors.Is(err, ErrNoNode) {
+		t.Error("removal of nobody:", err)
+	}
+	taken := Node{ID: 9, Name: "n3", Raft: "raft-9"}
+	if _, err := Join(ctx, w.callAddr, []string{"raft-1"}, taken); !errors.Is(err, ErrNameInUse) {
+		t.Error("a name in use:", err)
+	}
+	three.kill()
+	w.skew.Add(int64(downAfter) + int64(time.Second))
+	w.state(3, Down)
+	if _, err := Join(ctx, w.callAddr, []string{"raft-1"}, taken); err != nil {
+		t.Error("the name of a node that is down:", err)
+	}
+	w.state(3, Lost)
+	w.start(4, nil)
 	w.settle(3)
 	ws.check()
 }

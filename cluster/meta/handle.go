@@ -31,7 +31,7 @@ func (a *Agent) elsewhere(err error) error {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	r := &refused{of: ErrNotLeader, text: err.Error(), leader: a.leader}
+	r := &refused{of: ErrNotLeader, text: err.Error(), leader: a.told.Leader}
 	if a.engine != nil {
 		if node, _ := a.engine.Leader(persistence.MetaShard); node != 0 {
 			r.leader = node
@@ -75,7 +75,9 @@ func (a *Agent) view(_ context.Context, _ uint64, _ json.RawMessage) (any, error
 	if term == 0 || !s.Born() {
 		return nil, ErrNotLeader
 	}
-	return newPlanner(s, reports, now).whole(a.cfg.Self.ID), nil
+	p := newPlanner(s, reports, now)
+	p.observe()
+	return p.whole(a.cfg.Self.ID), nil
 }
 
 // named finds a node for an operator.
@@ -121,7 +123,7 @@ func (a *Agent) remove(ctx context.Context, _ uint64, req json.RawMessage) (any,
 }
 
 // answerReport is this node's heartbeat. It comes from the engine's loop: a node whose disk hangs reports nothing.
-func (a *Agent) answerReport(_ context.Context, from uint64, req json.RawMessage) (any, error) {
+func (a *Agent) answerReport(_ context.Context, _ uint64, req json.RawMessage) (any, error) {
 	var t told
 	if err := request(req, &t); err != nil {
 		return nil, err
@@ -132,7 +134,7 @@ func (a *Agent) answerReport(_ context.Context, from uint64, req json.RawMessage
 		a.mu.Unlock()
 		return nil, fmt.Errorf("%w: term %d of group 0 is over", ErrBadRequest, t.Term)
 	}
-	a.told, a.leader = t, from
+	a.told = t
 	a.mu.Unlock()
 	a.cfg.Told(t.Cluster, slices.Clone(t.Nodes))
 	all, err := engine.Statuses()

@@ -33,6 +33,8 @@ type Reports map[uint64]Report
 // not leave before the commands of their plan are committed. Orders for leaderships are not throttled.
 func Plan(s State, reports Reports, now time.Time) []Step {
 	p := newPlanner(s, reports, now)
+	p.markNodes()
+	p.observe()
 	for i := range p.groups {
 		p.advance(&p.groups[i])
 	}
@@ -45,12 +47,10 @@ func Plan(s State, reports Reports, now time.Time) []Step {
 	return p.steps
 }
 
-// newPlanner has marked the nodes and knows what their reports say of the groups.
+// newPlanner knows what the reports say of the groups when observe has returned.
 func newPlanner(s State, reports Reports, now time.Time) *planner {
 	p := &planner{State: s, reports: reports, now: now, load: map[uint64]int{}, inbound: map[uint64]int{}}
 	p.ids = slices.Sorted(maps.Keys(s.Nodes))
-	p.markNodes()
-	p.observe()
 	return p
 }
 

@@ -3,6 +3,7 @@ package meta
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"time"
 )
 
@@ -13,7 +14,8 @@ const (
 
 // told is what rides on the question for a report.
 type told struct {
-	Term    uint64   `json:"term"` // of group 0
+	Term    uint64   `json:"term"`   // of group 0
+	Leader  uint64   `json:"leader"` // of group 0: node
 	Cluster Cluster  `json:"cluster"`
 	Nodes   []Node   `json:"nodes"`
 	Leaders []uint64 `json:"leaders"` // node of each shard's leader; 0: unknown
@@ -47,7 +49,7 @@ func (a *Agent) round(ctx context.Context) (busy bool) {
 		switch step := step.(type) {
 		case Command:
 			cmds = append(cmds, step)
-			a.log.Info("meta", "step", step)
+			a.log.Info("meta", "step", fmt.Sprintf("%T%+v", step, step))
 		case Order:
 			orders = append(orders, step)
 		}
@@ -80,7 +82,8 @@ func (a *Agent) collect(ctx context.Context) {
 		return
 	}
 	p := newPlanner(s, reports, now)
-	t := told{Term: term, Cluster: s.Cluster, Leaders: make([]uint64, s.Cluster.Shards)}
+	p.observe()
+	t := told{Term: term, Leader: a.cfg.Self.ID, Cluster: s.Cluster, Leaders: make([]uint64, s.Cluster.Shards)}
 	for i := range t.Leaders {
 		t.Leaders[i] = p.groups[i+1].node
 	}
