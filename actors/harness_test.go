@@ -29,8 +29,10 @@ type testEdge struct {
 	name string
 
 	mu        sync.Mutex
-	up        link.Uplink
-	announced map[uint32]uint64
+	ports     []*port
+	leads     map[uint32]*port  // by shard, of the highest term told
+	terms     map[uint32]uint64 // by shard, the highest told
+	old       int               // messages of lower terms that came after
 	announces int
 	sessions  map[string]*link.Attach        // by session
 	watches   map[string][]string            // watcher → users
@@ -42,38 +44,113 @@ type testEdge struct {
 	told      []string          // closes, replies, room changes …
 	answers   map[uint64]*link.Down
 	calls     uint64
-	silent    bool     // never announces
-	boxes     []string // what conns were delivered
+	silent    bool                             // never announces
+	slow      time.Duration                    // until it announces
+	dull      bool                             // keeps silent after its first announcement on a new link, too
+	closed    func(*link.CloseConn)            // nil: closes are written down
+	alter     func(*link.Up)                   // nil: what is sent is not changed
+	changed   func(watcher, user, what string) // nil: nobody hears of what watchers are shown
+	boxes     []string                         // what conns were delivered
 	batches   int
 }
 
 func newTestEdge(t testing.TB, name string) *testEdge {
-	return &testEdge{t: t, name: name, announced: map[uint32]uint64{}, sessions: map[string]*link.Attach{}, watches: map[string][]string{},
+	return &testEdge{t: t, name: name, leads: map[uint32]*port{}, terms: map[uint32]uint64{}, sessions: map[string]*link.Attach{}, watches: map[string][]string{},
 		rooms: map[string][]*link.RoomCommand{}, masks: map[string]uint32{}, vers: map[string][2]uint64{},
 		shown: map[string]string{}, answers: map[uint64]*link.Down{}}
 }
 
-func (e *testEdge) LinkUp(up link.Uplink, _ uint64) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.up, e.announced = up, map[uint32]uint64{}
+// port is the edge's end of its link with one core.
+type port struct {
+	edge      *testEdge
+	up        link.Uplink
+	announced map[uint32]uint64
 }
 
-func (e *testEdge) LinkDown(uint64) {}
+func (e *testEdge) port() *port {
+	p := &port{edge: e}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.ports = append(e.ports, p)
+	return p
+}
 
-func (e *testEdge) Beat(b *link.Beat) {
+func (p *port) LinkUp(up link.Uplink, _ uint64) {
+	p.edge.mu.Lock()
+	defer p.edge.mu.Unlock()
+	if p.up = up; p.announced == nil || !p.edge.dull {
+		p.announced = map[uint32]uint64{}
+	}
+}
+
+func (p *port) LinkDown(uint64) {}
+
+func (p *port) Beat(b *link.Beat) {
+	e := p.edge
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for i, shard := range b.Shards {
-		if e.announced[shard] != b.Terms[i] && !e.silent {
-			e.announced[shard] = b.Terms[i]
-			e.announce(shard, b.Terms[i], "")
+		if b.Terms[i] < e.terms[shard] {
+			continue
+		}
+		e.leads[shard], e.terms[shard] = p, b.Terms[i]
+		if p.announced[shard] != b.Terms[i] && !e.silent {
+			p.announced[shard] = b.Terms[i]
+			p.announce(shard, b.Terms[i])
 		}
 	}
 }
 
+// announce announces a shard, some time later if the edge is a slow one. The edge's lock is held.
+func (p *port) announce(shard uint32, term uint64) {
+	e, up := p.edge, p.up
+	if e.slow == 0 {
+		e.announce(p, shard, term, "")
+		return
+	}
+	time.AfterFunc(e.slow, func() {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		if p.up == up && p.announced[shard] == term {
+			e.announce(p, shard, term, "")
+		}
+	})
+}
+
+func (p *port) Down(d *link.Down) {
+	e := p.edge
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if d.Term < e.terms[d.Shard] {
+		e.old++
+		return
+	}
+	e.take(p, d)
+}
+
+func (e *testEdge) beat(draining bool) {
+	e.mu.Lock()
+	ports := slices.Clone(e.ports)
+	e.mu.Unlock()
+	for _, p := range ports {
+		e.mu.Lock()
+		up := p.up
+		e.mu.Unlock()
+		if up != nil {
+			up.Beat(&link.Beat{Draining: draining})
+		}
+	}
+}
+
+func (e *testEdge) out(p *port, m *link.Up) {
+	if e.alter != nil {
+		e.alter(m)
+	}
+	_ = p.up.Up(m)
+}
+
 // announce says all that the edge holds of a shard, or of one user.
-func (e *testEdge) announce(shard uint32, term uint64, user string) {
+func (e *testEdge) announce(p *port, shard uint32, term uint64, user string) {
 	e.announces++
 	a := &link.Announce{Id: uint64(e.announces), Term: term, SessionsDone: true, Done: user == "", User: user}
 	if user != "" {
@@ -86,7 +163,7 @@ func (e *testEdge) announce(shard uint32, term uint64, user string) {
 		}
 	}
 	if user != "" { // in two messages, as a shard's is when it is large
-		_ = e.up.Up(&link.Up{Shard: shard, Body: &link.Up_Announce{Announce: a}})
+		e.out(p, &link.Up{Shard: shard, Body: &link.Up_Announce{Announce: a}})
 		a = &link.Announce{Id: a.Id, Term: term, Done: true, App: app, User: user}
 	} else {
 		for _, w := range slices.Sorted(maps.Keys(e.watches)) {
@@ -109,12 +186,11 @@ func (e *testEdge) announce(shard uint32, term uint64, user string) {
 			}
 		}
 	}
-	_ = e.up.Up(&link.Up{Shard: shard, Body: &link.Up_Announce{Announce: a}})
+	e.out(p, &link.Up{Shard: shard, Body: &link.Up_Announce{Announce: a}})
 }
 
-func (e *testEdge) Down(d *link.Down) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
+// take takes a message that is not of an older term.
+func (e *testEdge) take(p *port, d *link.Down) {
 	switch b := d.Body.(type) {
 	case *link.Down_Views:
 		for _, r := range b.Views.Rows {
@@ -145,6 +221,9 @@ func (e *testEdge) Down(d *link.Down) {
 		if b.Attached.Outbox != nil {
 			e.box(b.Attached.Outbox)
 		}
+		if b.Attached.Code == link.Code_STALE_ATTEMPT {
+			maps.DeleteFunc(e.sessions, func(_ string, s *link.Attach) bool { return s.Conn == b.Attached.Conn })
+		}
 		e.answers[b.Attached.Call] = d
 	case *link.Down_Acted:
 		e.answers[b.Acted.Call] = d
@@ -159,12 +238,23 @@ func (e *testEdge) Down(d *link.Down) {
 			e.told = append(e.told, fmt.Sprintf("contact %s→%s %s", b.Contacts.User, r.User, relation(r)))
 		}
 	case *link.Down_Close:
+		if e.closed != nil {
+			e.closed(b.Close)
+			for id, s := range e.sessions {
+				if s.Conn == b.Close.Conn {
+					delete(e.sessions, id)
+					e.out(p, &link.Up{Shard: d.Shard, Body: &link.Up_Detach{Detach: &link.Detach{App: app, User: s.User, Session: id,
+						Conn: s.Conn, Attempt: s.Attempt, Cause: link.Cause_KICKED}}})
+				}
+			}
+			return
+		}
 		e.told = append(e.told, fmt.Sprintf("close %s/%d %d", b.Close.User, b.Close.Conn, b.Close.Code))
 	case *link.Down_Again:
 		if b.Again.User == "" {
-			e.announce(d.Shard, d.Term, "")
+			e.announce(p, d.Shard, d.Term, "")
 		} else {
-			e.announce(d.Shard, d.Term, b.Again.User)
+			e.announce(p, d.Shard, d.Term, b.Again.User)
 		}
 	case *link.Down_Typing:
 		e.told = append(e.told, fmt.Sprintf("typing %s→%s%s", b.Typing.User, b.Typing.To, b.Typing.Room))
@@ -244,6 +334,9 @@ func (e *testEdge) see(w, user string, ver [2]uint64, v *link.View, exact bool) 
 	was, known := e.shown[key]
 	if e.shown[key] = s; was != s && (known || s != "offline") {
 		e.log = append(e.log, key+": "+s)
+		if e.changed != nil {
+			e.changed(w, user, s)
+		}
 	}
 }
 
@@ -258,9 +351,12 @@ func (e *testEdge) call() uint64 { e.calls++; return e.calls }
 
 func (e *testEdge) send(m *link.Up) {
 	e.mu.Lock()
-	up := e.up
+	p := e.leads[m.Shard]
+	if p == nil {
+		p = e.ports[0]
+	}
 	e.mu.Unlock()
-	_ = up.Up(m)
+	e.out(p, m)
 }
 
 // attach connects a session; the newest conn of it counts.
@@ -395,7 +491,7 @@ func inBubble(t *testing.T, edges int, cfg Config, f func(*cluster)) {
 		for i := range edges {
 			e := newTestEdge(t, fmt.Sprintf("e%d", i))
 			c.edges = append(c.edges, e)
-			p := link.NewPipe(e.name, 1, e, node)
+			p := link.NewPipe(e.name, 1, e.port(), node)
 			c.pipes = append(c.pipes, p)
 			p.Dial()
 			c.wg.Go(func() { c.beat(e) })
@@ -423,10 +519,7 @@ func (c *cluster) beat(e *testEdge) {
 		case <-c.beats:
 			return
 		case <-tick.C:
-			e.mu.Lock()
-			up := e.up
-			e.mu.Unlock()
-			up.Beat(&link.Beat{})
+			e.beat(false)
 		}
 	}
 }

@@ -8,8 +8,8 @@ func (g *Gateway) stepped(now int64, in Stepped, out *Effects) {
 	if e == nil || !e.active {
 		return
 	}
-	e.seen = in.Seen
-	if e.seen == e.routed {
+	if e.seen = in.Seen; e.seen == e.routed {
+		e.coming = false
 		defer g.answered(now, in.Key, out)
 	}
 	p := in.Publish

@@ -222,6 +222,7 @@ func (g *Gateway) replaceSessions(e *edge, out *Effects) {
 			if g.settling {
 				g.awaited[k] = true
 			}
+			u.coming = u.coming || u.live == 0
 		}
 		g.send(u, Announced{e.edge, sessions}, out)
 	}

@@ -59,6 +59,7 @@ type entry struct {
 	known    bool // one existed, or the stored state was loaded
 	presumed bool // it has nothing but a presumed session
 	guess    bool // view is made up from a presumed session
+	coming   bool // sessions of it were announced, and the activation has not said what it shows
 	owed     bool // watchers were answered pending, or an offline was held back
 }
 
@@ -294,7 +295,7 @@ func (g *Gateway) dropped(now int64, k Key, out *Effects) {
 		}
 	}
 	g.releaseAll(e)
-	e.active, e.routed, e.seen = false, 0, 0
+	e.active, e.routed, e.seen, e.coming = false, 0, 0, false
 	if e.live > 0 || e.detached > 0 || e.state() != Offline || e.owed {
 		g.send(e, Presume{instant(until)}, out)
 	}
@@ -329,7 +330,7 @@ func (e *entry) shows() *View {
 
 // pending reports that nobody can answer for the user yet.
 func (g *Gateway) pending(e *entry) bool {
-	return e.guess || e.owed || g.settling && e.state() == Offline
+	return e.guess || e.owed || (g.settling || e.coming) && e.state() == Offline
 }
 
 // maskOf decides what a watcher may see.
