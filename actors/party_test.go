@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"testing"
@@ -245,8 +246,7 @@ func (p *party) forget(e *process) {
 	e.testEdge.mu.Lock()
 	e.changed = nil
 	for _, s := range e.sessions {
-		// Of one that it had not announced yet, the shard presumes from its opening.
-		p.truth.lostConn(s.User, s.Session, s.Conn, 15*time.Second-e.slow)
+		p.truth.lostConn(s.User, s.Session, s.Conn, 15*time.Second, e.slow)
 	}
 	e.testEdge.mu.Unlock()
 }
@@ -282,7 +282,7 @@ var graces = map[link.Cause]time.Duration{link.Cause_GONE: 5 * time.Second, link
 
 // leave ends the conn of a session.
 func (p *party) leave(e *process, user, session string, why link.Cause) {
-	p.truth.lost(user, session, max(graces[why]-e.slow, 0))
+	p.truth.lost(user, session, graces[why], e.slow)
 	e.detach(user, session, e.connOf(session), why)
 }
 
@@ -382,14 +382,21 @@ type truth struct {
 }
 
 type there struct {
-	held map[string]uint64    // session → its newest conn
-	lost map[string]time.Time // session → end of its grace
+	held map[string]uint64 // session → its newest conn
+	lost map[string]grace  // by session
+}
+
+// grace of a lost session. guessed: its shard may only presume that there is one, and the next session of the
+// user takes its place.
+type grace struct {
+	until   time.Time
+	guessed bool
 }
 
 func (tr *truth) of(user string) *there {
 	u := tr.users[user]
 	if u == nil {
-		u = &there{held: map[string]uint64{}, lost: map[string]time.Time{}}
+		u = &there{held: map[string]uint64{}, lost: map[string]grace{}}
 		tr.users[user] = u
 	}
 	return u
@@ -402,18 +409,20 @@ func (tr *truth) holds(user, session string, conn uint64) {
 	u := tr.of(user)
 	u.held[session] = conn
 	delete(u.lost, session)
+	maps.DeleteFunc(u.lost, func(_ string, g grace) bool { return g.guessed })
 }
 
 // lost notes that none does any more, and the grace it has.
-func (tr *truth) lost(user, session string, grace time.Duration) {
+func (tr *truth) lost(user, session string, stay, slow time.Duration) {
 	tr.mu.Lock()
 	conn := tr.of(user).held[session]
 	tr.mu.Unlock()
-	tr.lostConn(user, session, conn, grace)
+	tr.lostConn(user, session, conn, stay, slow)
 }
 
-// lostConn is lost, unless a newer conn of the session is there.
-func (tr *truth) lostConn(user, session string, conn uint64, grace time.Duration) {
+// lostConn is lost, unless a newer conn of the session is there. Of one that a slow edge has not announced the
+// shard knows nothing: it presumes the user from its opening, if it has no other.
+func (tr *truth) lostConn(user, session string, conn uint64, stay, slow time.Duration) {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
 	u := tr.of(user)
@@ -421,7 +430,9 @@ func (tr *truth) lostConn(user, session string, conn uint64, grace time.Duration
 		return
 	}
 	delete(u.held, session)
-	u.lost[session] = time.Now().Add(grace)
+	if slow == 0 || len(u.held) == 0 {
+		u.lost[session] = grace{time.Now().Add(max(stay-slow, 0)), slow > 0}
+	}
 }
 
 // shown checks what a watcher is shown.
@@ -433,8 +444,8 @@ func (tr *truth) shown(edge, user, what string) {
 		return
 	}
 	early := len(u.held) > 0
-	for _, until := range u.lost {
-		early = early || time.Now().Before(until)
+	for _, g := range u.lost {
+		early = early || time.Now().Before(g.until)
 	}
 	if early {
 		tr.wrong = append(tr.wrong, fmt.Sprintf("%s: %s is offline at %v: held %v, lost until %v", edge, user, time.Now().Format("04:05.000"), u.held, u.lost))
@@ -446,7 +457,14 @@ func (tr *truth) failover(shard uint32) {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
 	for user, u := range tr.users {
-		if shardOf(user) == shard && len(u.held) > 0 {
+		if shardOf(user) != shard {
+			continue
+		}
+		for session, g := range u.lost {
+			g.guessed = true
+			u.lost[session] = g
+		}
+		if len(u.held) > 0 {
 			clear(u.lost)
 		}
 	}

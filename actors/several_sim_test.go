@@ -273,7 +273,6 @@ type severalBug struct {
 
 var severalBugs = []severalBug{
 	{name: "edge lease off", config: func(c *Config) { c.Lease = 24 * time.Hour }},
-	{name: "settle skipped", config: func(c *Config) { c.Presence.Settle = 0 }},
 	{name: "presumed sessions off", config: func(c *Config) { c.Presence.Presume = 0 }},
 	{name: "takeover by arrival", alter: func(m *link.Up) {
 		if a := m.GetAttach(); a != nil {

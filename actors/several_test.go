@@ -109,6 +109,33 @@ func TestCoreDies(t *testing.T) {
 	})
 }
 
+// A leader dies before it has written that somebody is there, and the edge that holds the session is slow to
+// announce it: while the shard settles it answers nobody "offline". Without settling it does.
+func TestSettling(t *testing.T) {
+	for _, settle := range []time.Duration{3 * time.Second, 0} {
+		cfg := presence.DefaultConfig()
+		cfg.Settle = settle
+		inParty(t, 2, 2, Config{Presence: &cfg}, func(p *party) {
+			fast, slow := p.edges[0], p.edges[1]
+			fast.watch("e0", "ann")
+			for e, d := range map[*process]time.Duration{fast: 100 * time.Millisecond, slow: time.Second} {
+				e.testEdge.mu.Lock()
+				e.slow = d
+				e.testEdge.mu.Unlock()
+			}
+			p.attach(slow, "ann", "s-ann")
+			fast.saw("e0>ann: online")
+			p.die(p.leader(shardOf("ann")), 50*time.Millisecond)
+			pass(10 * time.Second)
+			if wrong := p.truth.falseOfflines(); (len(wrong) > 0) != (settle == 0) {
+				t.Errorf("settling for %v: %q", settle, wrong)
+			}
+			p.truth.wrong = nil
+			p.exact([]string{"ann"})
+		})
+	}
+}
+
 // A node that was edge and core is killed. Who comes back was never gone, who stays away is shown offline after
 // the grace.
 func TestNodeDies(t *testing.T) {
@@ -176,7 +203,7 @@ func TestEdgeComesBack(t *testing.T) {
 		off := p.edges[0]
 		off.testEdge.mu.Lock()
 		for _, s := range off.sessions {
-			p.truth.lost(s.User, s.Session, 15*time.Second)
+			p.truth.lost(s.User, s.Session, 15*time.Second, 0)
 		}
 		off.testEdge.mu.Unlock()
 		p.hang(off, true)
@@ -315,7 +342,7 @@ func TestHandOverInVain(t *testing.T) {
 		p.attach(w, "ann", "s-ann")
 		p.leave(w, "ann", "s-ann", link.Cause_BYE)
 		w.saw("e1>ann: online", "e1>ann: offline")
-		p.truth.lost("ann", "s-ann", 0)
+		p.truth.lost("ann", "s-ann", 0, 0)
 		pass(2500 * time.Millisecond) // its marker is written
 		other.node.Closed(shard, p.term[shard])
 		to.lead(shard)
