@@ -11,6 +11,19 @@
 // message in the turn of the gateway that posts it. It is an actor all the same, with a
 // life, a supervisor and a mailbox of its own.
 //
+// # Several cores
+//
+// Each core holds the actors of the shards that it leads. What one shard tells another goes through Config.Route to
+// Routed of whoever leads that one. A command for a shard that is not open here is answered MOVING at once.
+//
+// An edge's process is held dead if its connection was reset and the redial refused, or if its lease has lapsed and
+// gossip (EdgeAlive) holds it dead; neither lease nor gossip alone ends a session. An edge whose lease lapsed is
+// unreachable: what it holds is kept for two minutes. One that was held dead and beats again is asked for all.
+//
+// A shard that opens waits, for 3 s at most, for the announcements of the edges that are alive; then it presumes who
+// was online and was not announced. A leader that gives a shard away in good order first sends, by Leaving, what no
+// edge can announce: sessions in grace, with what is left of it. That counts for the term that follows and no other.
+//
 // # What is durable
 //
 // A Store keeps rows (package row says which) and opens and closes shards. A step's records

@@ -77,7 +77,10 @@ func (g *gateway) lowest() uint64 {
 func (g *gateway) sendTransfer(t *transfer, now time.Time) {
 	t.wait = min(max(2*t.wait, firstRetry), lastRetry)
 	t.next = now.Add(t.wait)
-	g.node.toShard(&link.Up{Shard: t.shard, Body: &link.Up_Transfer{Transfer: transferOut(g.shard, g.generation, t, g.lowest())}})
+	m := &link.Up{Shard: t.shard, Body: &link.Up_Transfer{Transfer: transferOut(g.shard, g.generation, t, g.lowest())}}
+	if !g.node.toShard(m) { // nobody leads that shard now
+		t.wait, t.next = 0, now
+	}
 }
 
 // retryTransfers sends again what has had no answer.
@@ -173,17 +176,19 @@ func outcome(t *link.Transfer, code link.Code) *link.Up {
 		Source: t.GetSource(), Generation: t.GetGeneration(), Seq: t.GetSeq(), Code: code}}}
 }
 
-// toShard carries a message to a shard wherever it is open. It may get lost.
-func (n *Node) toShard(m *link.Up) {
+// toShard carries a message to a shard wherever it is open; false if that is not known. It may get lost.
+func (n *Node) toShard(m *link.Up) bool {
 	switch {
 	case m.Shard >= link.Shards:
 	case n.terms[m.Shard].Load() != 0:
 		n.post(m.Shard, m)
 	case n.cfg.Route != nil:
 		if err := n.cfg.Route(m.Shard, m); err != nil {
-			n.cfg.Logger.Debug("transfer not routed", "shard", m.Shard, "error", err)
+			n.cfg.Logger.Debug("not routed", "shard", m.Shard, "error", err)
+			return false
 		}
 	}
+	return true
 }
 
 // transferOut is a transfer as a message.
