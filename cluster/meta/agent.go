@@ -13,7 +13,7 @@ import (
 	"muster/persistence"
 )
 
-// Engine is a *cluster.Engine. Who has to do something before a leadership goes wraps Transfer.
+// Engine is a *cluster.Engine.
 type Engine interface {
 	Propose(shard uint32, term, seq uint64, at int64, ops []persistence.Op) error
 	ReadIndex(shard uint32, done func(error))

@@ -15,17 +15,23 @@
 //
 // # Wiring
 //
-//	agent := meta.NewAgent(meta.Config{Self: self, Birth: birth, Rows: store, Net: net})
-//	engine, err := cluster.Start(cluster.EngineConfig{…, Meta: agent}) // group 0's Leading
+//	agent := meta.NewAgent(meta.Config{
+//		Self:  meta.Node{ID: id, Name: name, Zone: zone, Version: version, Raft: raftAddr, Incarnation: started},
+//		Birth: meta.Cluster{ID: clusterID, Born: bornAt, Expect: expect}, // ID: what the data directory says
+//		Known: joined.Nodes,                                              // of Join, if it was called
+//		Rows:  store, Net: raftNet, Peers: connectedCores,
+//	})
 //	for _, m := range meta.Methods() {
-//		net.Handle(m.Name, m.Open, func(ctx context.Context, from stream.Peer, req []byte) ([]byte, error) {
+//		raftNet.Handle(m.Name, m.Open, func(ctx context.Context, from stream.Peer, req []byte) ([]byte, error) {
 //			return agent.Handle(ctx, m.Name, from.Node, req)
 //		})
 //	}
-//	go agent.Run(ctx, engine)
+//	engine, err := cluster.Start(cluster.EngineConfig{…, Meta: agent}) // group 0's Leading
+//	go agent.Run(ctx, engine)                                          // end it before engine.Stop
 //
-// A node that does not belong yet first asks any core: meta.Join(ctx, callAddr, addrs, self). Its data directory
-// is then made with the cluster id of the answer and without groups; its agent creates the replicas as meta lists them.
+// A node with an empty data directory that is not to give birth first asks any core: meta.Join(ctx, raftNet.CallAddr, addrs,
+// self). Its data directory is then made with the cluster id of the answer and without groups; its agent creates the replicas
+// that meta lists.
 //
 // # A move
 //

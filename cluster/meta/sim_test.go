@@ -166,6 +166,9 @@ func (m *model) throttled() {
 	perTarget, all := map[uint64]int{}, 0
 	for i, g := range m.state.Groups {
 		for _, r := range g.Replicas {
+			if g.Move != nil && slices.Contains(g.Move.Remove, r.ID) {
+				continue // given up: its node was silent
+			}
 			if rep := m.groups[i].reps[r.ID]; !r.Voter && m.nodes[r.Node].up && (rep == nil || rep.applied == 0) {
 				perTarget[r.Node]++
 				all++
