@@ -8,6 +8,7 @@ import (
 
 	"muster/actors"
 	"muster/cmd/muster/durable"
+	"muster/cmd/muster/members"
 )
 
 func registerProcess(r prometheus.Registerer) {
@@ -96,4 +97,17 @@ func (s syncs) Collect(out chan<- prometheus.Metric) {
 	count := sum + s.meter.SyncedIn[len(durable.SyncBuckets)].Load()
 	out <- prometheus.MustNewConstHistogram(syncSeconds, count, float64(s.meter.SyncNanos.Load())/1e9, buckets)
 	out <- prometheus.MustNewConstMetric(syncsTotal, prometheus.CounterValue, float64(count))
+}
+
+func registerMembers(r prometheus.Registerer, m *members.Node) {
+	for i, g := range []struct{ name, help string }{
+		{"members", "Other processes that gossip sees."},
+		{"actor_streams", "Other processes with which the actor port is connected."},
+		{"raft_streams", "Other cores with which the Raft port is connected."},
+	} {
+		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "muster_cluster_" + g.name, Help: g.help}, func() float64 {
+			seen, actor, raft := m.Connected()
+			return float64([]int{seen, actor, raft}[i])
+		}))
+	}
 }

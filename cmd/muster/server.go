@@ -374,5 +374,8 @@ func (s *server) register() {
 		registerCore(s.registry, s.core.Stats())
 		registerStorage(s.registry, s.durable)
 	}
+	if s.members != nil {
+		registerMembers(s.registry, s.members)
+	}
 	s.registry.MustRegister(s.edge)
 }

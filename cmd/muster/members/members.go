@@ -110,6 +110,12 @@ func Start(cfg Config) (_ *Node, err error) {
 
 func address(host string, port int) string { return net.JoinHostPort(host, strconv.Itoa(port)) }
 
+// Pings of the actor port are for many edges, and nothing waits for them in a hurry: leases decide.
+const (
+	actorPing    = time.Second
+	actorSilence = 3 * time.Second
+)
+
 // listen opens the ports of the streams.
 func (n *Node) listen() error {
 	var keys *stream.Keys
@@ -121,7 +127,7 @@ func (n *Node) listen() error {
 	}
 	var err error
 	if n.actor, err = n.net(stream.Config{
-		Self: n.peer(n.self.Actor), Keys: keys, Classes: classes,
+		Self: n.peer(n.self.Actor), Keys: keys, Classes: classes, Relay: true, PingEvery: actorPing, Silence: actorSilence,
 		Receive: n.receive, Up: n.up, Down: n.down,
 	}, "actor-port", n.cfg.ActorPort); err != nil || !n.cfg.Core {
 		return err
@@ -230,6 +236,23 @@ func (n *Node) NotReady() []string {
 		return nil
 	}
 	return n.agent.NotReady()
+}
+
+// Connected counts the processes that gossip sees and the streams to them that are up, this process left out.
+func (n *Node) Connected() (seen, actor, raft int) {
+	for _, m := range n.gossip.Members() {
+		if m.Node == n.self.Node {
+			continue
+		}
+		seen++
+		if n.actor.Connected(m.Node) {
+			actor++
+		}
+		if n.raft != nil && n.raft.Connected(m.Node) {
+			raft++
+		}
+	}
+	return seen, actor, raft
 }
 
 // Incarnation of this process.
