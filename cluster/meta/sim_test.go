@@ -166,8 +166,9 @@ func (m *model) throttled() {
 	perTarget, all := map[uint64]int{}, 0
 	for i, g := range m.state.Groups {
 		for _, r := range g.Replicas {
-			if g.Move != nil && slices.Contains(g.Move.Remove, r.ID) {
-				continue // given up: its node was silent
+			moving := g.Move != nil && slices.Contains(g.Move.Add, r.ID)
+			if !moving && m.at.Sub(m.seen[r.Node].Asked) > freshFor || g.Move != nil && slices.Contains(g.Move.Remove, r.ID) {
+				continue // given up, or forgotten on a silent node
 			}
 			if rep := m.groups[i].reps[r.ID]; !r.Voter && m.nodes[r.Node].up && (rep == nil || rep.applied == 0) {
 				perTarget[r.Node]++
@@ -239,7 +240,7 @@ func (m *model) join() {
 			free = append(free, n.name)
 		}
 	}
-	if living >= 7 || m.groups[0].leader == 0 {
+	if living >= 7 && !m.calm || m.groups[0].leader == 0 {
 		return
 	}
 	name := fmt.Sprint("n", len(m.nodes)+1)
