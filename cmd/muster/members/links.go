@@ -27,19 +27,21 @@ type far struct {
 	incarnation uint64
 }
 
-// up begins an epoch with a process. A new process of a node ends what there was with the old one.
+// up begins an epoch with a process. What there was with an older process of the node ends first: an edge has one link
+// at a time with a core.
 func (n *Node) up(p stream.Peer) {
-	n.mu.Lock()
-	f := n.fars[p.Node]
+	f := n.farOf(p.Node)
 	if f != nil && f.incarnation != p.Incarnation {
-		defer func() { f.Down(true); f.Close() }()
+		f.Down(true)
+		f.Close()
 		f = nil
 	}
 	if f == nil {
 		f = &far{n.newFar(p), p.Incarnation}
+		n.mu.Lock()
 		n.fars[p.Node] = f
+		n.mu.Unlock()
 	}
-	n.mu.Unlock()
 	f.Up()
 }
 

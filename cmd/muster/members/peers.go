@@ -16,12 +16,28 @@ func (n *Node) changed() {
 	if !n.serving.Load() {
 		return
 	}
-	members := n.gossip.Members()
+	members := newest(n.gossip.Members())
 	n.actor.SetPeers(n.actorPeers(members))
 	if n.raft != nil {
 		n.raft.SetPeers(n.raftPeers(members))
 	}
 	n.tellCore(members)
+}
+
+// newest leaves one process of each node.
+func newest(members []gossip.Member) (list []gossip.Member) {
+	at := map[uint64]int{}
+	for _, m := range members {
+		i, ok := at[m.Node]
+		switch {
+		case !ok:
+			at[m.Node] = len(list)
+			list = append(list, m)
+		case m.Incarnation > list[i].Incarnation:
+			list[i] = m
+		}
+	}
+	return list
 }
 
 func (n *Node) actorPeers(members []gossip.Member) (peers []stream.Peer) {
