@@ -487,6 +487,7 @@ func BenchmarkReadBack(b *testing.B) {
 	wg.Wait()
 	rng := rand.New(rand.NewPCG(1, 2))
 	loads := core.Stats().Loads.Load()
+	before := readBacks(core)
 	var took []time.Duration
 	for b.Loop() {
 		user := fmt.Sprint("user", rng.IntN(users))
@@ -502,4 +503,19 @@ func BenchmarkReadBack(b *testing.B) {
 	slices.Sort(took)
 	b.ReportMetric(float64(took[len(took)/2].Nanoseconds()), "p50-ns")
 	b.ReportMetric(float64(took[len(took)*99/100].Nanoseconds()), "p99-ns")
+	late, all := 0.0, 0.0
+	for i, n := range readBacks(core) {
+		if n -= before[i]; i >= len(actors.ReadBackBuckets) || actors.ReadBackBuckets[i] > 50e-6 {
+			late += n
+		}
+		all += n
+	}
+	b.ReportMetric(100*late/all, "%-loads>50us")
+}
+
+func readBacks(core *actors.Node) (in []float64) {
+	for i := range core.Stats().ReadBackIn {
+		in = append(in, float64(core.Stats().ReadBackIn[i].Load()))
+	}
+	return in
 }

@@ -143,6 +143,7 @@ func (g *gateway) activate(k presence.Key, now time.Time) *activation {
 	if g.parked(k, false, now) {
 		return nil
 	}
+	begin := time.Now()
 	records, more, err := g.load(k)
 	if err != nil {
 		g.park(k, err, now)
@@ -155,6 +156,7 @@ func (g *gateway) activate(k presence.Key, now time.Time) *activation {
 	g.users[k] = a
 	g.start(a)
 	g.node.stats.Users.Add(1)
+	g.node.stats.readBack(time.Since(begin))
 	return a
 }
 

@@ -223,6 +223,21 @@ type Stats struct {
 	ResumeAhead atomic.Uint64 // devices that had read more than there is: acknowledged data was lost
 	Gated       atomic.Int64  // gauge: steps whose effects wait for a commit
 	Transfers   atomic.Int64  // gauge: transfers whose outcome is not known
+
+	ReadBackIn    [len(ReadBackBuckets) + 1]atomic.Uint64 // passivated users read back and activated, by how long it took
+	ReadBackNanos atomic.Uint64                           // sum of it
+}
+
+// ReadBackBuckets are the upper bounds of Stats.ReadBackIn, in seconds; the last one has none.
+var ReadBackBuckets = [...]float64{5e-6, 10e-6, 20e-6, 50e-6, 100e-6, 200e-6, 500e-6, 1e-3, 5e-3, 20e-3}
+
+func (s *Stats) readBack(took time.Duration) {
+	s.ReadBackNanos.Add(uint64(took))
+	i := 0
+	for i < len(ReadBackBuckets) && took.Seconds() > ReadBackBuckets[i] {
+		i++
+	}
+	s.ReadBackIn[i].Add(1)
 }
 
 // post sends a message to the gateway of a shard.

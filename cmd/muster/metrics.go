@@ -46,6 +46,8 @@ func registerCore(r prometheus.Registerer, stats *actors.Stats) {
 	gauge("transfers", "Changes told to another shard whose outcome is not known yet.", &stats.Transfers)
 	gauge("users_resident", "Resident user actors.", &stats.Users)
 	gauge("rooms_resident", "Resident room actors.", &stats.Rooms)
+	r.MustRegister(newTimed("read_back_seconds", "Time to read a passivated user back and activate it.", actors.ReadBackBuckets[:],
+		func(i int) uint64 { return stats.ReadBackIn[i].Load() }, &stats.ReadBackNanos))
 }
 
 // registerStorage shows what the disk and the Raft groups do.
@@ -59,7 +61,8 @@ func registerStorage(r prometheus.Registerer, d *durable.Node) {
 	}
 	counter("store_wal_bytes_total", "Bytes written to the write-ahead log.", func() float64 { return float64(m.LogBytes.Load()) })
 	counter("store_written_bytes_total", "Bytes written to all files of the data directory.", func() float64 { return float64(m.AllBytes.Load()) })
-	r.MustRegister(syncs{m})
+	r.MustRegister(newTimed("store_sync_seconds", "Time that a sync of the write-ahead log took.", durable.SyncBuckets[:],
+		func(i int) uint64 { return m.SyncedIn[i].Load() }, &m.SyncNanos))
 	gauge("store_free_bytes", "Room left on the disk of the data directory.", func() float64 {
 		free, _ := d.Store.Room()
 		return float64(free)
@@ -74,29 +77,28 @@ func registerStorage(r prometheus.Registerer, d *durable.Node) {
 	gauge("raft_shards_without_leader", "Shards whose leader this node does not know.", func() float64 { return float64(d.Leaderless()) })
 }
 
-// syncs is the histogram of syncs of the write-ahead log.
-type syncs struct{ meter *durable.Meter }
-
-var (
-	syncSeconds = prometheus.NewDesc("muster_store_sync_seconds", "Time that a sync of the write-ahead log took.", nil, nil)
-	syncsTotal  = prometheus.NewDesc("muster_store_syncs_total", "Syncs of the write-ahead log.", nil, nil)
-)
-
-func (s syncs) Describe(out chan<- *prometheus.Desc) {
-	out <- syncSeconds
-	out <- syncsTotal
+// timed is a histogram of what counts by itself: in holds one count more than there are bounds.
+type timed struct {
+	desc   *prometheus.Desc
+	bounds []float64 // s
+	in     func(i int) uint64
+	nanos  *atomic.Uint64
 }
 
-func (s syncs) Collect(out chan<- prometheus.Metric) {
+func newTimed(name, help string, bounds []float64, in func(int) uint64, nanos *atomic.Uint64) timed {
+	return timed{prometheus.NewDesc("muster_"+name, help, nil, nil), bounds, in, nanos}
+}
+
+func (t timed) Describe(out chan<- *prometheus.Desc) { out <- t.desc }
+
+func (t timed) Collect(out chan<- prometheus.Metric) {
 	buckets := map[float64]uint64{}
 	sum := uint64(0)
-	for i, bound := range durable.SyncBuckets {
-		sum += s.meter.SyncedIn[i].Load()
+	for i, bound := range t.bounds {
+		sum += t.in(i)
 		buckets[bound] = sum
 	}
-	count := sum + s.meter.SyncedIn[len(durable.SyncBuckets)].Load()
-	out <- prometheus.MustNewConstHistogram(syncSeconds, count, float64(s.meter.SyncNanos.Load())/1e9, buckets)
-	out <- prometheus.MustNewConstMetric(syncsTotal, prometheus.CounterValue, float64(count))
+	out <- prometheus.MustNewConstHistogram(t.desc, sum+t.in(len(t.bounds)), float64(t.nanos.Load())/1e9, buckets)
 }
 
 func registerMembers(r prometheus.Registerer, m *members.Node) {

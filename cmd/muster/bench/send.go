@@ -237,6 +237,6 @@ func (r *runner) sendPass(s *senders, n int, d time.Duration, step string) (p se
 
 // Metrics of a server that the benchmark reads.
 const (
-	metricSyncs   = "muster_store_syncs_total"
+	metricSyncs   = "muster_store_sync_seconds_count"
 	metricWritten = "muster_store_wal_bytes_total"
 )
