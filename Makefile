@@ -21,7 +21,7 @@ build:
 test: build lint
 	$(GO) test -timeout 10m ./...
 	$(GO) test -race -timeout 15m ./actors/... ./edge/... ./clients/...
-	$(GO) test -race -short -timeout 15m ./cluster ./persistence
+	$(GO) test -race -short -timeout 15m ./cluster/... ./persistence
 	node --test clients/js/
 
 race:

@@ -333,6 +333,9 @@ func (s *server) shut() {
 		s.webhook.Close()
 	}
 	s.flush()
+	if s.members != nil {
+		s.members.Rest()
+	}
 	if s.durable != nil {
 		s.durable.Stop()
 	}

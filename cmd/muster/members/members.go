@@ -268,13 +268,18 @@ func (n *Node) Drain() {
 // leaving is how long a goodbye may take.
 const leaving = 500 * time.Millisecond
 
+// Rest ends the agent and what looks for others. It comes before the engine is stopped.
+func (n *Node) Rest() {
+	n.stop()
+	n.running.Wait()
+}
+
 // Stop leaves. The engine, the core and the edge must be stopped before.
 func (n *Node) Stop() {
-	n.stop()
+	n.Rest()
 	if n.gossip != nil {
 		n.gossip.Leave(leaving)
 	}
-	n.running.Wait()
 	for _, f := range n.everyFar() {
 		f.Close()
 	}
