@@ -124,7 +124,7 @@ func Listen(cfg Config) (*Net, error) {
 	n.server = grpc.NewServer(n.serverOptions()...)
 	n.server.RegisterService(n.service(), n)
 	n.running.Go(func() {
-		if err := n.server.Serve(cfg.Listener); err != nil && n.ctx.Err() == nil {
+		if err := n.server.Serve(cfg.Listener); err != nil && !n.stopping() {
 			cfg.Logger.Error("stream: the listener failed", "error", err)
 		}
 	})
@@ -265,6 +265,12 @@ func (n *Net) SendWait(ctx context.Context, to uint64, c Class, kind byte, paylo
 		return ErrDown
 	}
 	return e.wait(ctx, firstClass+int(c), envelope{kind: kind, payload: payload})
+}
+
+func (n *Net) stopping() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.stopped
 }
 
 func (n *Net) receive(from Peer, c Class, v envelope) {
