@@ -114,8 +114,8 @@ func (n *Node) Beat(edge string, incarnation uint64, b *link.Beat) {
 			delete(n.gone, e)
 		}
 		l.state = leased
+		n.publishLinks() // first: gateways then ask it to announce, and nothing else would
 		n.tellAll(edgeBack{e})
-		n.publishLinks()
 	}
 	if b.GetDraining() {
 		n.drained.Store(n.clock.Now().UnixMilli())

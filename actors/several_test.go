@@ -215,14 +215,24 @@ func TestEdgeComesBack(t *testing.T) {
 		for i := 0; i < 20; i += 2 {
 			p.truth.holds(all[i], "s-"+all[i], off.connOf("s-"+all[i]))
 		}
+		was := off.announced()
 		p.hang(off, false)
 		p.gossip(off.id, true)
 		pass(5 * time.Second)
+		if n := off.announced() - was; n < link.Shards {
+			t.Errorf("%d shards were announced", n)
+		}
 		p.exact(all)
 		if n := p.sums(); n["online"] != 20 {
 			t.Fatalf("%v", n)
 		}
 	})
+}
+
+func (e *testEdge) announced() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.announces
 }
 
 // A shard that opens waits for the edges that gossip holds alive, and for none that died since.
