@@ -15,7 +15,7 @@ import (
 	"muster/edge/auth"
 )
 
-const patience = 10 * time.Second // for what should happen at once
+const patience = 30 * time.Second // for what should happen at once
 
 // boot starts a server in this process; it is closed with the test.
 func boot(t *testing.T, args ...string) *server {
@@ -129,7 +129,12 @@ func dial(t *testing.T, url string, header http.Header) (*device, *http.Response
 // connect opens a session; more are members of connect in JSON, such as `"watch":["a"]`.
 func connect(t *testing.T, s *server, user, deviceID, class string, more ...string) *device {
 	t.Helper()
-	d, _, err := dial(t, s.url(), nil)
+	return connectAt(t, s.url(), user, deviceID, class, more...)
+}
+
+func connectAt(t *testing.T, url, user, deviceID, class string, more ...string) *device {
+	t.Helper()
+	d, _, err := dial(t, url, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

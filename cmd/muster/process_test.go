@@ -25,11 +25,13 @@ type process struct {
 	lines []string
 	more  chan struct{}
 	ended chan struct{}
+
+	patience time.Duration
 }
 
 func spawn(t *testing.T, args ...string) *process {
 	t.Helper()
-	p := &process{t: t, cmd: exec.Command(os.Args[0], args...), more: make(chan struct{}, 1), ended: make(chan struct{})}
+	p := &process{t: t, cmd: exec.Command(os.Args[0], args...), more: make(chan struct{}, 1), ended: make(chan struct{}), patience: patience}
 	p.cmd.Env = append(os.Environ(), asMuster+"=1")
 	out, w := io.Pipe()
 	p.cmd.Stdout, p.cmd.Stderr = w, w
@@ -66,7 +68,7 @@ func spawn(t *testing.T, args ...string) *process {
 // line waits for a line of output that contains a text.
 func (p *process) line(text string) string {
 	p.t.Helper()
-	over := time.After(patience)
+	over := time.After(p.patience)
 	for {
 		p.mu.Lock()
 		lines := p.lines
@@ -96,7 +98,7 @@ func (p *process) signal(sig syscall.Signal) {
 // exit waits for the end and returns the exit code.
 func (p *process) exit() int {
 	p.t.Helper()
-	return p.exitWithin(patience)
+	return p.exitWithin(p.patience)
 }
 
 func (p *process) exitWithin(limit time.Duration) int {
