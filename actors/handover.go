@@ -43,7 +43,7 @@ func (n *Node) Leaving(ctx context.Context, shard uint32, send func(*link.Up) er
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-n.stop:
-		return errStopped
+		return ErrNotLeader
 	}
 	for _, m := range all {
 		if err := send(m); err != nil {

@@ -116,7 +116,20 @@ func (s *server) handOver(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, handingOver)
 	defer cancel()
-	if err := s.engine().HandOver(ctx); err != nil {
+	go func() { // a cluster that stops as a whole would pass its shards around
+		defer cancel()
+		for s.members.Heirs() {
+			select {
+			case <-time.After(heirsPoll):
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	if err := s.engine().HandOver(ctx); err != nil && !errors.Is(err, context.Canceled) {
 		s.log.Warn("not all shards were given to others", "error", err)
 	}
 }
+
+// heirsPoll is how often a node that gives its shards away looks whether anybody is left to take them.
+const heirsPoll = 100 * time.Millisecond

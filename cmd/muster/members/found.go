@@ -17,6 +17,7 @@ import (
 const (
 	joinEvery = 500 * time.Millisecond // between two rounds of asking to be let in
 	joinWait  = 5 * time.Second        // for one answer
+	nameWait  = 30 * time.Second       // until the node that had the name, and lost its disk, counts as down
 	sayEvery  = 10 * time.Second       // between two lines that say what is waited for
 )
 
@@ -80,12 +81,15 @@ func (w world) Call(ctx context.Context, to birth.Node, req []byte) ([]byte, err
 }
 
 // join asks any core of the cluster to be let in, until one does.
-func (n *Node) join(ctx context.Context) (meta.Joined, error) {
-	said := time.Now()
+func (n *Node) join(ctx context.Context) (meta.Joined, error) { return n.knock(ctx, n.joinOnce) }
+
+func (n *Node) knock(ctx context.Context, once func(context.Context) (meta.Joined, error)) (meta.Joined, error) {
+	begin := time.Now()
+	said := begin
 	for {
-		joined, err := n.joinOnce(ctx)
+		joined, err := once(ctx)
 		switch {
-		case err == nil, errors.Is(err, meta.ErrNameInUse), errors.Is(err, meta.ErrGone):
+		case err == nil, errors.Is(err, meta.ErrGone), errors.Is(err, meta.ErrNameInUse) && time.Since(begin) > nameWait:
 			return joined, err
 		case time.Since(said) > sayEvery:
 			said = time.Now()

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -263,6 +264,15 @@ func (n *Node) Drain() {
 	if err := n.gossip.Update(func(m *gossip.Member) { m.Draining = true }); err != nil {
 		n.log.Warn("gossip", "error", err)
 	}
+}
+
+// Heirs tells whether another core is there to take what this one leads: one that gossip sees and that stays.
+func (n *Node) Heirs() bool { return heirs(n.gossip.Members(), n.self.Node) }
+
+func heirs(members []gossip.Member, self uint64) bool {
+	return slices.ContainsFunc(members, func(m gossip.Member) bool {
+		return m.Node != self && m.Role&gossip.Core != 0 && m.Cluster != "" && !m.Draining
+	})
 }
 
 // leaving is how long a goodbye may take.
