@@ -14,11 +14,11 @@ func converged(want []expected, have func(watcher, user string) viewed) verdict 
 		h := have(w.watcher, w.user)
 		switch {
 		case h.stale:
-			v.fail("%s sees %s as stale (%s)", w.watcher, w.user, h.state)
+			v.fail("%s sees %s as stale (%s), %s", w.watcher, w.user, h.state, h.over)
 		case h.present != w.present && w.present:
-			v.fail("%s sees %s as %s, and it is connected", w.watcher, w.user, h.state)
+			v.fail("%s sees %s as %s, %s, and it is connected", w.watcher, w.user, h.state, h.over)
 		case h.present != w.present:
-			v.fail("%s sees %s as %s, and it has no socket", w.watcher, w.user, h.state)
+			v.fail("%s sees %s as %s, %s, and it has no socket", w.watcher, w.user, h.state, h.over)
 		case w.present && h.text != w.text:
 			v.fail("%s sees %s with status %q instead of %q", w.watcher, w.user, h.text, w.text)
 		}

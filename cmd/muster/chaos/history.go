@@ -75,6 +75,7 @@ type expected struct {
 type viewed struct {
 	present, stale bool
 	state, text    string
+	over           string // which version, over which server
 }
 
 // probe is one attempt to write to a shard.

@@ -91,6 +91,16 @@ func (p *person) connection(c sdk.Connection) {
 	}
 }
 
+// on is the server that the person is connected to.
+func (p *person) on() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.span == nil {
+		return "none"
+	}
+	return p.span.node
+}
+
 func (p *person) ends() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -168,7 +178,11 @@ func judge(people []*person) (want []expected, have func(watcher, user string) v
 		}
 	}
 	return want, func(watcher, user string) viewed {
-		v := byName[watcher].client.View().Get(user)
-		return viewed{present: v.State.Present(), stale: v.Stale || v.State == sdk.Unknown, state: string(v.State), text: v.Text}
+		by := byName[watcher]
+		v := by.client.View().Get(user)
+		return viewed{
+			present: v.State.Present(), stale: v.Stale || v.State == sdk.Unknown, state: string(v.State), text: v.Text,
+			over: fmt.Sprintf("version %d over %s", v.Version, by.on()),
+		}
 	}
 }

@@ -4,7 +4,9 @@ package chaos
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"sync"
 	"time"
@@ -71,7 +73,7 @@ func (l *load) probe(work context.Context) {
 			pause(work, time.Duration(shard)*probeEach/link.Shards)
 			for n := shard; work.Err() == nil; n++ {
 				begin := l.now()
-				if l.probeOnce(work, l.fronts[n%len(l.fronts)], probeEach, shard, user) {
+				if l.probeOnce(work, n, probeEach, shard, user) {
 					pause(work, probeEach-(l.now()-begin))
 				} else {
 					pause(work, probeRetry)
@@ -88,7 +90,7 @@ func (l *load) probeAll(ctx context.Context, limit time.Duration) {
 	var all sync.WaitGroup
 	for shard, user := range probeUsers() {
 		all.Go(func() {
-			for n := shard; !l.probeOnce(ctx, l.fronts[n%len(l.fronts)], 10*probeEach, shard, user); n++ {
+			for n := shard; !l.probeOnce(ctx, n, 10*probeEach, shard, user); n++ {
 				if !pause(ctx, probeRetry) {
 					return
 				}
@@ -98,11 +100,18 @@ func (l *load) probeAll(ctx context.Context, limit time.Duration) {
 	all.Wait()
 }
 
-func (l *load) probeOnce(ctx context.Context, front place, limit time.Duration, shard int, user string) (ok bool) {
-	p := probe{shard: uint32(shard), call: l.now()}
-	s := send{id: newID(), user: user, body: "{}", call: p.call}
-	_, err := l.publish(ctx, front, limit, user, s.id, s.body, `,"collapse_key":"probe"`)
-	p.back, p.ok = l.now(), err == nil
+// probeOnce is one attempt, by a front that can be connected to.
+func (l *load) probeOnce(ctx context.Context, first int, limit time.Duration, shard int, user string) (ok bool) {
+	s := send{id: newID(), user: user, body: "{}"}
+	var err error
+	for range l.fronts { // a server that is not there says nothing about the shard
+		s.call = l.now()
+		if _, err = l.publish(ctx, l.fronts[first%len(l.fronts)], limit, user, s.id, s.body, `,"collapse_key":"probe"`); !unreached(err) {
+			break
+		}
+		first++
+	}
+	p := probe{shard: uint32(shard), call: s.call, back: l.now(), ok: err == nil}
 	s.back, s.acked = p.back, p.ok
 	l.note(func() {
 		l.sends = append(l.sends, s)
@@ -111,6 +120,12 @@ func (l *load) probeOnce(ctx context.Context, front place, limit time.Duration, 
 		}
 	})
 	return p.ok
+}
+
+// unreached tells whether there was no connection, so that nothing was asked.
+func unreached(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "dial"
 }
 
 // probeUsers is a user of each shard.

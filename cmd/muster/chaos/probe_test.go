@@ -1,0 +1,41 @@
+//go:build linux
+
+package chaos
+
+import (
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"testing"
+	"time"
+)
+
+// A front that is not there makes no gap of a shard that another front can write to; a shard that refuses does.
+func TestProbeGoesPastDeadFronts(t *testing.T) {
+	status := http.StatusOK
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(status)
+		_, _ = io.WriteString(w, `{"results":[{"offset":1}]}`)
+	}))
+	defer server.Close()
+	gone, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = gone.Close()
+	at := func(addr string) place {
+		ap := netip.MustParseAddrPort(addr)
+		return place{ip: ap.Addr().String(), ports: ports{api: int(ap.Port())}}
+	}
+	l := newLoad(t.Context(), &record{start: time.Now()}, []place{at(gone.Addr().String()), at(server.Listener.Addr().String())}, 1)
+	defer l.http.CloseIdleConnections()
+	if !l.probeOnce(t.Context(), 0, time.Minute, 3, "q") || len(l.probes) != 1 || !l.probes[0].ok || len(l.sends) != 1 {
+		t.Errorf("a dead front: %+v", l.probes)
+	}
+	status = http.StatusServiceUnavailable
+	if l.probeOnce(t.Context(), 0, time.Minute, 3, "q") || len(l.probes) != 2 || l.probes[1].ok {
+		t.Errorf("a shard that refuses: %+v", l.probes)
+	}
+}
