@@ -40,11 +40,8 @@ func (g *group) apply(t *Turn, m *raftpb.Message) uint64 {
 			g.marks[0] = mark{s.Applied, s.Hash}
 		}
 	}
-	u := persistence.Update{Group: g.id, Destroy: g.state.Replica + 1}
-	if !g.gone {
-		u = persistence.Update{Group: g.id, Hard: g.covering(a.state.Applied), Ops: ops, Truncate: g.truncation(&a.state)}
-		u.State = new(a.state)
-	}
+	u := persistence.Update{Group: g.id, Hard: g.covering(a.state.Applied), Ops: ops, Truncate: g.truncation(&a.state)}
+	u.State = new(a.state)
 	t.applies, t.Updates = append(t.applies, a), append(t.Updates, u)
 	return a.state.Applied
 }
@@ -160,9 +157,6 @@ func (g *group) applyChange(s *persistence.State, e *raftpb.Entry) {
 		}
 	}
 	s.Members = stay(s.Members, s.Conf)
-	if !inConf(s.Conf, g.state.Replica) {
-		g.gone = true
-	}
 	if !joint(s.Conf) {
 		g.change = 0
 	}

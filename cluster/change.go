@@ -74,7 +74,8 @@ func (h *Host) Create(group uint32, replica uint64) error {
 	return nil
 }
 
-// Destroy removes the replica here and forbids all ids below min from coming back.
+// Destroy removes the replica here and forbids all ids below min from coming back. A replica that was removed from its
+// group must stay until a majority of the new voters has the final configuration: others may need its vote to get there.
 func (h *Host) Destroy(group uint32, min uint64) {
 	h.idle()
 	if g := h.groups[group]; g != nil {

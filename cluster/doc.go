@@ -54,8 +54,9 @@
 //
 // A change starts from the configuration its plan was made for. Learners come with replica ids that the group never
 // had (the highest one stays in State.Members, with node 0 once it is gone), and become voters when they have been caught up for 2 s and a majority
-// of the new voters is alive: a joint configuration that cannot commit ends a group for good. A removed replica leaves
-// a tombstone.
+// of the new voters is alive: a joint configuration that cannot commit ends a group for good. A replica that was removed
+// stays until Destroy, which leaves a tombstone: it never campaigns, but while others are still in the joint configuration, they may
+// need its vote and its log to leave it.
 //
 // # A majority lost for good
 //

@@ -22,7 +22,7 @@ type group struct {
 	peers map[uint64]uint64 // replica → node, of senders that State.Members lacks
 	first *raftpb.ConfState // as loaded
 	dirty bool
-	gone  bool
+	gone  bool // Destroy was called
 
 	lead       uint64        // replica, as told last
 	leading    bool          // raft is leader, in term

@@ -3,6 +3,7 @@ package cluster
 import (
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -14,6 +15,12 @@ import (
 const (
 	termLeap    = 1 << 20 // the old group, if some of it still runs, does not get there by elections
 	replicaLeap = 1 << 20 // nor is so large an id planned for it already
+)
+
+// Why a replica cannot be recovered, or need not.
+var (
+	ErrEmpty = errors.New("cluster: it is empty and waits for its first snapshot")
+	ErrSole  = errors.New("cluster: it is the only voter already")
 )
 
 // recoveryKey begins the inner keys of the records that Recover leaves; no table of rows begins with it.
@@ -42,7 +49,7 @@ type Recovery struct {
 // generation, which is part of every stream's epoch. Its log stays, without the configuration changes that
 // it had not applied. Replicas of the old group must never run again as such: group 0 has them destroyed.
 //
-// It is refused for a replica that never received its rows, or that is the only voter already.
+// ErrEmpty: the replica never received its rows. ErrSole: it is the only voter already.
 func Recover(store *persistence.Store, group uint32, at time.Time) (Recovery, error) {
 	hard, state, _, last, err := store.Load(group)
 	if err != nil {
@@ -51,9 +58,9 @@ func Recover(store *persistence.Store, group uint32, at time.Time) (Recovery, er
 	conf := state.Conf
 	switch {
 	case state.Applied == 0:
-		return Recovery{}, fmt.Errorf("cluster: group %d: replica %d is empty: it waits for its first snapshot", group, state.Replica)
+		return Recovery{}, fmt.Errorf("group %d: replica %d: %w", group, state.Replica, ErrEmpty)
 	case len(conf.GetVoters()) == 1 && conf.GetVoters()[0] == state.Replica && !joint(conf):
-		return Recovery{}, fmt.Errorf("cluster: group %d: replica %d is the only voter already", group, state.Replica)
+		return Recovery{}, fmt.Errorf("group %d: replica %d: %w", group, state.Replica, ErrSole)
 	}
 	entries, err := survive(store, group, state.Applied, last)
 	if err != nil {

@@ -72,8 +72,9 @@ func (s *sim) addNode() *vnode {
 // planner is the meta group in miniature: the one mind that changes memberships. It knows
 // what the groups' leaders tell it, and tells nodes which replicas to create and to destroy.
 type planner struct {
-	s      *sim
-	groups []*groupPlan
+	s       *sim
+	groups  []*groupPlan
+	windows int // in which spares looked at disks that do not know the final configuration
 }
 
 type groupPlan struct {
@@ -289,7 +290,7 @@ func (p *planner) propose(g *groupPlan, c Change) {
 func (p *planner) sweep(g *groupPlan, st *persistence.State) {
 	for _, n := range p.s.running() {
 		own := p.s.check.before(n, g.group).state.Replica
-		if own == 0 || inConf(st.Conf, own) || p.coming(g, own) {
+		if own == 0 || inConf(st.Conf, own) || p.coming(g, own) || !p.final(g, st) {
 			continue
 		}
 		n.input(func() {
@@ -300,20 +301,60 @@ func (p *planner) sweep(g *groupPlan, st *persistence.State) {
 	}
 }
 
+// final: a majority of the voters has the configuration for good.
+func (p *planner) final(g *groupPlan, st *persistence.State) bool {
+	has := 0
+	for _, v := range st.Conf.GetVoters() {
+		if n := p.s.nodes[p.s.check.home[replicaOf{g.group, v}]]; n != nil {
+			if own := p.safe(n, g.group); own.Replica == v && confString(own.Conf) == confString(st.Conf) {
+				has++
+			}
+		}
+	}
+	return !joint(st.Conf) && has > len(st.Conf.GetVoters())/2
+}
+
+// safe is a replica's state after a power loss.
+func (p *planner) safe(n *vnode, group uint32) persistence.State {
+	if d, ok := n.disk.(*modelDisk); ok {
+		if g := d.safe.groups[group]; g != nil {
+			return g.state
+		}
+		return persistence.State{}
+	}
+	return p.s.check.before(n, group).state
+}
+
+// quorate: both halves of a configuration have a majority of replicas that are there, without the node.
+func (p *planner) quorate(group uint32, c *raftpb.ConfState, without *vnode) bool {
+	for _, half := range [][]uint64{c.GetVoters(), c.GetVotersOutgoing()} {
+		there := 0
+		for _, v := range half {
+			n := p.s.nodes[p.s.check.home[replicaOf{group, v}]]
+			if n != nil && n != without && p.safe(n, group).Replica == v {
+				there++
+			}
+		}
+		if len(half) > 0 && there <= len(half)/2 {
+			return false
+		}
+	}
+	return true
+}
+
 func (p *planner) coming(g *groupPlan, replica uint64) bool {
 	return g.move != nil && slices.ContainsFunc(g.move.add, func(m persistence.Member) bool { return m.Replica == replica })
 }
 
-// spares says that every group keeps a majority of voters on whole disks without the node, in
-// a configuration that all its replicas have on the platter: a loss counts as the only one when
-// the one before is mended for good.
+// spares says that every group keeps a majority of voters on whole disks without the node, in each configuration that
+// one of its replicas has on the platter: a loss counts as the only one when the one before is mended for good.
 func (p *planner) spares(n *vnode) bool {
 	if len(p.s.nodes) < 3 {
 		return false
 	}
 	for _, g := range p.groups {
 		st := p.truth(g)
-		if st == nil || joint(st.Conf) || p.changing(g) {
+		if st == nil || joint(st.Conf) || p.changing(g, n) {
 			return false
 		}
 		whole := 0
@@ -330,8 +371,8 @@ func (p *planner) spares(n *vnode) bool {
 	return true
 }
 
-// changing: some disk does not know yet, for good, that the group's configuration is settled.
-func (p *planner) changing(g *groupPlan) bool {
+// changing: the group's configuration is not settled, or some disk does not know it for good and would miss the node.
+func (p *planner) changing(g *groupPlan, without *vnode) bool {
 	if g.move != nil {
 		return true
 	}
@@ -343,17 +384,18 @@ func (p *planner) changing(g *groupPlan) bool {
 		}
 		if l.last > l.state.Applied {
 			es, err := n.disk.Entries(g.group, max(l.first, l.state.Applied+1), l.last+1, 1<<40)
-			if err != nil || slices.ContainsFunc(es, func(e *raftpb.Entry) bool { return e.GetType() != raftpb.EntryNormal }) {
+			if err != nil || slices.ContainsFunc(es, func(e *raftpb.Entry) bool {
+				return e.GetType() != raftpb.EntryNormal && e.GetIndex() > truth.Applied
+			}) {
 				return true
 			}
 		}
-		if d, ok := n.disk.(*modelDisk); ok {
-			if safe := d.safe.groups[g.group]; safe != nil {
-				l.state = safe.state
+		safe := p.safe(n, g.group)
+		if n != without && inConf(truth.Conf, safe.Replica) && confString(safe.Conf) != confString(truth.Conf) {
+			if !p.quorate(g.group, safe.Conf, without) {
+				return true
 			}
-		}
-		if inConf(truth.Conf, l.state.Replica) && confString(l.state.Conf) != confString(truth.Conf) {
-			return true
+			p.windows++
 		}
 	}
 	return false

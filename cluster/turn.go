@@ -81,14 +81,13 @@ func (h *Host) collect() *Turn {
 	h.dirty = nil
 	for _, g := range dirty {
 		g.dirty = false
-		if !g.gone {
-			g.flush()
-			if g.raft.HasReady() {
-				g.collect(first, second)
-			}
-		}
 		if g.gone {
 			h.drop(g, first, second)
+			continue
+		}
+		g.flush()
+		if g.raft.HasReady() {
+			g.collect(first, second)
 		}
 	}
 	if len(first.applies) == 0 {
@@ -107,7 +106,6 @@ func (h *Host) drop(g *group, first, second *Turn) {
 	g.close(first)
 	delete(h.groups, g.id)
 	h.order = slices.DeleteFunc(h.order, func(o *group) bool { return o == g })
-	h.retired[g.id] = max(h.retired[g.id], g.state.Replica+1)
 	second.Events = append(second.Events, Removed{Group: g.id, Replica: g.state.Replica})
 }
 
@@ -134,7 +132,7 @@ func (g *group) collect(first, second *Turn) {
 			g.send(&second.After, m)
 		}
 	}
-	if toAppend != nil && !g.gone { // an entry applied may end the replica
+	if toAppend != nil {
 		g.append(second, toAppend, applied, rd.MustSync && !g.host.cfg.bugs.noSync)
 	}
 }
@@ -199,13 +197,11 @@ func (h *Host) Wrote(t *Turn) {
 		a.g.hard = or(a.hard, a.g.hard)
 	}
 	for _, a := range t.applies {
-		if !a.g.gone {
-			a.g.hard = a.g.covering(a.state.Applied)
-			a.g.setState(a.state)
-		}
+		a.g.hard = a.g.covering(a.state.Applied)
+		a.g.setState(a.state)
 	}
 	for _, a := range t.applies {
-		if a.opens && !a.g.gone {
+		if a.opens {
 			t.Events = append(t.Events, a.g.opened())
 		}
 		t.Events = append(t.Events, a.events...)
