@@ -20,6 +20,9 @@ func (p *planner) advance(v *view) {
 	switch {
 	case len(conf.GetVotersOutgoing()) > 0:
 		v.busy = true // it leaves the joint configuration by itself
+	case foreign(v.g, v.leader):
+		v.busy = true
+		p.take(v)
 	case !same(conf.GetVoters(), v.g.voters()):
 		v.busy = true
 		p.adopt(v)
@@ -30,6 +33,26 @@ func (p *planner) advance(v *view) {
 	default:
 		p.remove(v, m)
 	}
+}
+
+// foreign says that a leader's group has a history that is not the recorded one: see Take. An id that was never given out
+// can only be of such a one.
+func foreign(g *Group, leader *ReplicaReport) bool {
+	if leader.Generation < g.Generation {
+		return false
+	}
+	return slices.ContainsFunc(leader.Members, func(m persistence.Member) bool { return m.Replica >= g.Next })
+}
+
+func (p *planner) take(v *view) {
+	cmd := Take{Group: v.id, Term: v.leader.Open, Generation: v.leader.Generation}
+	for _, m := range v.leader.Members {
+		cmd.Next = max(cmd.Next, m.Replica+1)
+		if inConf(v.leader.Conf, m.Replica) {
+			cmd.Replicas = append(cmd.Replicas, Replica{ID: m.Replica, Node: m.Node, Voter: slices.Contains(v.leader.Conf.GetVoters(), m.Replica)})
+		}
+	}
+	p.do(cmd)
 }
 
 func same(a, b []uint64) bool {

@@ -457,3 +457,69 @@ func TestReplacement(t *testing.T) {
 	w.settle(3)
 	ws.check()
 }
+
+// TestRecovered loses two of three nodes for good: the third goes on alone, and grows with two new ones.
+func TestRecovered(t *testing.T) {
+	w := newWorld(t, 4)
+	for id := range uint64(3) {
+		w.start(id+1, nil)
+	}
+	w.settle(3)
+	ws := w.write()
+	eventually(t, "writes", func() error {
+		for shard := range uint32(w.shards) {
+			rows := 0
+			err := w.peer(3).store.Scan(shard, nil, nil, func(_, _ []byte) bool { rows++; return true })
+			if rows < 5 {
+				return fmt.Errorf("%d in shard %d: %v", rows, shard, err)
+			}
+		}
+		return nil
+	})
+	ws.check()
+	old := w.peer(1).kill()
+	w.peer(2).kill()
+	disk := w.peer(3).kill()
+	recoverAll(t, disk, w.shards)
+	three := w.start(3, disk)
+	for id := uint64(4); id <= 5; id++ {
+		w.start(id, nil)
+	}
+	w.settle(3)
+	for shard, keys := range ws.acked {
+		for _, key := range keys {
+			if _, ok, err := three.store.Get(uint32(shard), []byte(key)); err != nil || !ok {
+				t.Errorf("shard %d: %s is lost: %v", shard, key, err)
+			}
+		}
+	}
+	more := w.write()
+	w.start(1, old) // against all advice
+	w.state(1, Active)
+	w.settle(4)
+	for _, p := range w.all() {
+		all, err := p.engine.Statuses()
+		for group, s := range all {
+			if err != nil || s.State.Replica < 1<<20 || s.State.Generation != 2 {
+				t.Errorf("node %d group %d: replica %d of generation %d, %v", p.self.ID, group, s.State.Replica, s.State.Generation, err)
+			}
+		}
+	}
+	more.check()
+}
+
+func recoverAll(t *testing.T, disk vfs.FS, shards int) {
+	t.Helper()
+	store, err := persistence.Open("data", persistence.Options{FS: disk, Ballast: -1, Reserve: 1, Logger: quiet, Memtable: 1 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for group := range uint32(shards + 1) {
+		if _, err := cluster.Recover(store, group, time.Now()); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := store.Close(); err != nil {
+		t.Fatal(err)
+	}
+}

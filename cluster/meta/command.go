@@ -53,6 +53,14 @@ type (
 		Voters   []uint64
 		Learners []uint64
 	}
+	// Take lists what a group's leader has in the place of what was recorded: cluster.Recover made the group go on with one
+	// survivor, or group 0 itself, which then lacks what only the lost ones had committed.
+	Take struct {
+		Group            uint32
+		Term, Generation uint64 // of the leader that reported it
+		Next             uint64 // above all ids that the group had
+		Replicas         []Replica
+	}
 	// Latch says that the cluster has been whole once.
 	Latch struct{}
 )
@@ -64,6 +72,7 @@ func (Drain) step()  {}
 func (Begin) step()  {}
 func (Cancel) step() {}
 func (Adopt) step()  {}
+func (Take) step()   {}
 func (Latch) step()  {}
 
 // change is a State that commands change, and what of it they did.
@@ -256,6 +265,21 @@ func (cmd Adopt) apply(c *change) error {
 		}
 	}
 	g.Replicas, g.Term, g.Move = kept, cmd.Term, nil
+	return nil
+}
+
+func (cmd Take) apply(c *change) error {
+	g, err := c.group(cmd.Group)
+	if err != nil {
+		return err
+	}
+	if cmd.Term < g.Term || cmd.Generation < g.Generation {
+		return fmt.Errorf("%w: group %d: term %d of generation %d is over", ErrBadRequest, cmd.Group, cmd.Term, cmd.Generation)
+	}
+	*g = Group{Replicas: slices.Clone(cmd.Replicas), Next: max(g.Next, cmd.Next), Term: cmd.Term, Generation: cmd.Generation}
+	if len(g.voters()) == 0 {
+		return fmt.Errorf("%w: group %d without voters", ErrBadRequest, cmd.Group)
+	}
 	return nil
 }
 

@@ -116,7 +116,7 @@ func (d *director) birth(engine Engine) (Bear, error) {
 			return Bear{}, fmt.Errorf("meta: a cluster without group %d cannot be recorded", i)
 		}
 		g := &b.Groups[i]
-		g.Next = 1
+		g.Next, g.Generation = 1, st.State.Generation
 		for _, m := range st.State.Members {
 			g.Next = max(g.Next, m.Replica+1)
 			if m.Node == 0 {

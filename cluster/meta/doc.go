@@ -43,6 +43,12 @@
 // only once it is synced: else a power loss could leave them in the joint one, whose old half has gone. Only then may the replicas
 // that left be destroyed.
 //
+// # After a majority was lost for good
+//
+// cluster.Recover gives a survivor's replica an id that group 0 never gave out, in a higher generation. Its report makes group 0
+// list what that leader has (Take), and from there the group is planned as any other: it grows again. Until then nobody destroys such
+// a replica. Of two survivors that were both made to go on, the one whose term is higher is listed, and the other destroyed.
+//
 // # Who is asked what to destroy
 //
 // An agent destroys a replica only on a list that a leader of group 0 confirmed by a read index after the question. Gossip is

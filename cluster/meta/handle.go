@@ -147,9 +147,12 @@ func (a *Agent) answerReport(_ context.Context, _ uint64, req json.RawMessage) (
 		s := all[group]
 		holds[group] = s.State.Replica
 		r.Replicas = append(r.Replicas, ReplicaReport{
-			Group: group, ID: s.State.Replica, Term: s.Term, Leader: s.Leader, Open: s.Open,
+			Group: group, ID: s.State.Replica, Term: s.Term, Leader: s.Leader, Open: s.Open, Generation: s.State.Generation,
 			Applied: s.State.Applied, Conf: s.State.Conf, Behind: s.Behind, CaughtUp: s.CaughtUp,
 		})
+		if s.Open != 0 {
+			r.Replicas[len(r.Replicas)-1].Members = s.State.Members
+		}
 	}
 	if digest(holds) != t.Holds {
 		kick(a.differs)
@@ -189,6 +192,7 @@ func (a *Agent) obey(_ context.Context, _ uint64, req json.RawMessage) (any, err
 // held is what a node is to hold, confirmed.
 type held struct {
 	Replicas map[uint32]uint64 `json:"replicas"` // group → replica id
+	Next     map[uint32]uint64 `json:"next"`     // group → the smallest replica id never given
 }
 
 func (a *Agent) hold(ctx context.Context, _ uint64, req json.RawMessage) (any, error) {
@@ -203,7 +207,11 @@ func (a *Agent) hold(ctx context.Context, _ uint64, req json.RawMessage) (any, e
 	if !s.Born() || s.Nodes[node].ID == 0 {
 		return nil, fmt.Errorf("%w: %d", ErrNoNode, node)
 	}
-	return held{Replicas: s.Holds(node)}, nil
+	list := held{Replicas: s.Holds(node), Next: map[uint32]uint64{}}
+	for i, g := range s.Groups {
+		list.Next[uint32(i)] = g.Next
+	}
+	return list, nil
 }
 
 // holding keeps what is on this node as group 0 lists it: at the start, each minute, and when told that it differs.
@@ -255,7 +263,11 @@ func (a *Agent) keep(ctx context.Context) error {
 		return err
 	}
 	for group, s := range all {
-		if own := s.State.Replica; own < list.Replicas[group] || list.Replicas[group] == 0 {
+		own := s.State.Replica
+		if next, ok := list.Next[group]; ok && own >= next {
+			continue // of cluster.Recover: group 0 is about to learn of it
+		}
+		if own < list.Replicas[group] || list.Replicas[group] == 0 {
 			a.log.Info("replica destroyed: it is not listed", "group", group, "replica", own)
 			err = errors.Join(err, engine.Destroy(group, own+1))
 		}

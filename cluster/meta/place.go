@@ -106,13 +106,19 @@ func (p *planner) want(v *view) (Begin, int) {
 		slices.SortStableFunc(going, func(a, b Replica) int { return cmp.Compare(p.alive(v, a), p.alive(v, b)) })
 		return p.replace(v, going, learners, full)
 	}
-	if k := full - voters; k > 0 {
+	for _, to := range []int{full, min(full, fullCount)} {
+		k := to - voters
+		if k <= 0 {
+			continue
+		}
 		promote := learners[:min(k, len(learners))]
 		nodes := p.pick(v, k-len(promote), nil)
-		if len(promote)+len(nodes) < k || !p.healthy(v) {
-			return Begin{}, wants
+		if len(promote)+len(nodes) == k && p.healthy(v) {
+			return Begin{Group: v.id, Promote: promote, Nodes: nodes}, rise
 		}
-		return Begin{Group: v.id, Promote: promote, Nodes: nodes}, rise
+	}
+	if voters < full {
+		return Begin{}, wants
 	}
 	if voters%2 == 0 {
 		return p.fewer(v, nil, voters-1)

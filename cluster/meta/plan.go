@@ -167,6 +167,9 @@ func (p *planner) observe() {
 				continue
 			}
 			v := &p.groups[r.Group]
+			if at := v.g.find(r.ID); (at == nil || at.Node != id) && !foreign(v.g, r) {
+				continue // of a history that is over
+			}
 			if r.Open >= v.g.Term && (v.leader == nil || r.Open > v.leader.Open) {
 				v.leader, v.node = r, id
 			}

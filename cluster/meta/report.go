@@ -6,6 +6,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 
 	"muster/cluster"
+	"muster/persistence"
 )
 
 // Report is what a node says of its replicas.
@@ -18,15 +19,17 @@ type Report struct {
 
 // ReplicaReport is one of them. Conf is on the disk, synced.
 type ReplicaReport struct {
-	Group    uint32            `json:"g"`
-	ID       uint64            `json:"id"`
-	Term     uint64            `json:"t"`
-	Leader   uint64            `json:"l,omitempty"` // node
-	Open     uint64            `json:"o,omitempty"` // term in which it leads
-	Applied  uint64            `json:"a,omitempty"`
-	Conf     *raftpb.ConfState `json:"c"`
-	Behind   map[uint64]uint64 `json:"b,omitempty"` // replica → entries it lacks, on the leader
-	CaughtUp []uint64          `json:"u,omitempty"` // learners that the leader would promote
+	Group      uint32               `json:"g"`
+	ID         uint64               `json:"id"`
+	Term       uint64               `json:"t"`
+	Leader     uint64               `json:"l,omitempty"` // node
+	Open       uint64               `json:"o,omitempty"` // term in which it leads
+	Applied    uint64               `json:"a,omitempty"`
+	Generation uint64               `json:"n,omitempty"`
+	Conf       *raftpb.ConfState    `json:"c"`
+	Behind     map[uint64]uint64    `json:"b,omitempty"` // replica → entries it lacks, on the leader
+	CaughtUp   []uint64             `json:"u,omitempty"` // learners that the leader would promote
+	Members    []persistence.Member `json:"m,omitempty"` // of the leader alone: where the replicas of Conf are
 }
 
 // Order is what a node is to do with a group that it leads in a term.

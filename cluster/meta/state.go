@@ -68,6 +68,8 @@ type Group struct {
 	Next     uint64    `json:"next"` // the smallest replica id never given
 	Term     uint64    `json:"term"` // of the leader whose configuration was adopted last
 	Move     *Move     `json:"move,omitempty"`
+
+	Generation uint64 `json:"generation,omitempty"` // of the replicas: cluster.Recover raises it
 }
 
 // Cluster is what was fixed at the birth, but for Whole.

@@ -127,7 +127,7 @@ func inspectGroup(store *persistence.Store, g uint32, counts map[string]*rowCoun
 	err = store.Scan(g-1, nil, nil, func(key, value []byte) bool {
 		kind := rowKind(key)
 		if g == 0 {
-			kind = "meta"
+			kind = metaName
 		}
 		c := counts[kind]
 		if c == nil {
@@ -186,15 +186,11 @@ func (in *inspection) write(w io.Writer, now time.Time) {
 	fmt.Fprintf(w, "cluster %s\nnode    %s (id %d)\nstore   %s\nborn    %s\nformat  %d\n\n", id.Cluster, id.Name, id.Node, id.Store, instant(time.UnixMilli(id.BornAt), now), id.Format)
 	t := newTable(w, "group", "replica", "term", "commit", "applied", "log", "generation", "time", "rows", "bytes")
 	for _, g := range in.Groups {
-		name := fmt.Sprintf("shard %d", int(g.Group)-1)
-		if g.Group == 0 {
-			name = "meta"
-		}
 		at := "never"
 		if g.At > 0 {
 			at = instant(time.UnixMilli(g.At), now)
 		}
-		t.AppendRow(table.Row{name, fmt.Sprintf("%d of %d", g.Replica, len(g.Members)), g.Term, g.Commit, g.Applied,
+		t.AppendRow(table.Row{groupName(g.Group), fmt.Sprintf("%d of %d", g.Replica, len(g.Members)), g.Term, g.Commit, g.Applied,
 			fmt.Sprintf("%d–%d", g.LogFirst, g.LogLast), g.Generation, at, g.Rows, g.Bytes})
 	}
 	t.Render()
