@@ -238,10 +238,23 @@ func (s *system) publish(ctx context.Context, user string, n uint64) (*link.Publ
 	return d.GetActed().GetPublished(), d.GetActed().GetCode()
 }
 
-// inbox reads a user's whole outbox as a new device.
+// inbox reads a user's whole outbox as a new device. It begins again where it was when the shard's leader changes.
 func (s *system) inbox(ctx context.Context, user, device string) (got map[uint64]string, head uint64) {
-	shard := link.ShardOf(app, link.KindUser, user)
 	got = map[uint64]string{}
+	for ctx.Err() == nil {
+		attempt, cancel := context.WithTimeout(ctx, 5*time.Second)
+		again := s.read(attempt, user, device, got, &head)
+		cancel()
+		if !again {
+			break
+		}
+	}
+	return got, head
+}
+
+// read is one attempt of inbox; again: it did not get to the end.
+func (s *system) read(ctx context.Context, user, device string, got map[uint64]string, head *uint64) (again bool) {
+	shard := link.ShardOf(app, link.KindUser, user)
 	core := s.leader(ctx, user).now.Load().core
 	batches := make(chan *link.OutboxBatch, 1000)
 	conn := s.lives.Add(1) << 8
@@ -254,13 +267,16 @@ func (s *system) inbox(ctx context.Context, user, device string) (got map[uint64
 	call := port.NextCall()
 	d, err := port.Call(ctx, call, &link.Up{Shard: shard, Body: &link.Up_Attach{Attach: &link.Attach{Call: call, App: app, User: user, Device: device,
 		Class: uint32(presence.Bot), Session: device, Conn: conn, Attempt: conn, GraceMs: -1, Outbox: &link.OutboxPosition{}}}})
-	if err != nil || code(d) != link.Code_OK {
-		s.t.Errorf("%s: attach: %v, %v", user, d, err)
-		return got, 0
+	switch c := code(d); {
+	case err != nil, c == link.Code_MOVING, c == link.Code_UNKNOWN_OUTCOME:
+		return true
+	case c != link.Code_OK:
+		s.t.Errorf("%s: attach: %v", user, d)
+		return false
 	}
 	b := d.GetAttached().GetOutbox()
 	for {
-		head = max(head, b.GetHead())
+		*head = max(*head, b.GetHead())
 		for _, e := range b.GetEntries() {
 			if old, ok := got[e.Offset]; ok && old != e.Body {
 				s.t.Errorf("%s: offset %d is %s and %s", user, e.Offset, old, e.Body)
@@ -270,13 +286,13 @@ func (s *system) inbox(ctx context.Context, user, device string) (got map[uint64
 				_ = port.Send(&link.Up{Shard: shard, Body: &link.Up_Ack{Ack: &link.OutboxAck{App: app, User: user, Session: device, Conn: conn, Epoch: b.Epoch, Offset: e.Offset}}})
 			}
 		}
-		if uint64(len(got)) >= head {
-			return got, head
+		if uint64(len(got)) >= *head {
+			return false
 		}
 		select {
 		case b = <-batches:
 		case <-ctx.Done():
-			return got, head
+			return true
 		}
 	}
 }
