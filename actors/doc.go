@@ -14,7 +14,8 @@
 // # Several cores
 //
 // Each core holds the actors of the shards that it leads. What one shard tells another goes through Config.Route to
-// Routed of whoever leads that one. A command for a shard that is not open here is answered MOVING at once.
+// Routed of whoever leads that one. A command for a shard that is not open here is answered MOVING at once, and so
+// is a transfer.
 //
 // An edge's process is held dead if its connection was reset and the redial refused, or if its lease has lapsed and
 // gossip (EdgeAlive) holds it dead; neither lease nor gossip alone ends a session. An edge whose lease lapsed is

@@ -329,6 +329,10 @@ func (g *gateway) unknown(out *outlet) {
 			if d := closedReply(s.reply); d != nil {
 				out.refuse(s.to, d)
 			}
+			if s.more != nil && s.more.outcome != nil { // of a transfer: it comes again
+				s.more.outcome.GetTransferDone().Code = link.Code_MOVING
+				g.node.toShard(s.more.outcome)
+			}
 		}
 	}
 	for _, f := range g.flights {

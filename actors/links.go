@@ -78,8 +78,8 @@ func (n *Node) Up(m *link.Up) {
 	}
 }
 
-// Routed takes what Config.Route of another node carries, and what its Leaving sends. Of a shard that is not
-// open here transfers are dropped: they will be sent again. It does not block.
+// Routed takes what Config.Route of another node carries, and what its Leaving sends. A transfer to a shard that
+// is not open here is answered MOVING: its source sends it again within two seconds. It does not block.
 func (n *Node) Routed(m *link.Up) {
 	switch m.GetBody().(type) {
 	case *link.Up_Transfer, *link.Up_TransferDone, *link.Up_Handover:

@@ -183,6 +183,10 @@ func (g *gateway) scanOnline() (online []presence.Key) {
 
 // moving answers a message that comes while the shard is closed.
 func (g *gateway) moving(m *link.Up) {
+	if t := m.GetTransfer(); t != nil {
+		g.node.toShard(outcome(t, link.Code_MOVING))
+		return
+	}
 	out := &outlet{node: g.node, shard: g.shard, term: g.term}
 	if d := movingReply(m); d != nil {
 		out.refuse(sender(m), d)

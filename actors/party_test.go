@@ -99,6 +99,7 @@ type party struct {
 	mu    sync.Mutex
 	alive []presence.Edge // as gossip holds
 
+	post  func(to *core, m *link.Up) // what shards tell each other; nil: it comes at once
 	alter func(*link.Up)
 	dull  bool // edges do not announce again on a new link
 }
@@ -137,7 +138,14 @@ func (p *party) start(c *core) {
 		if to == nil || to.node == nil {
 			return ErrNotLeader
 		}
-		to.node.Routed(m)
+		p.mu.Lock()
+		post := p.post
+		p.mu.Unlock()
+		if post == nil {
+			to.node.Routed(m)
+		} else {
+			post(to, m)
+		}
 		return nil
 	}
 	cfg.Alive = func() []presence.Edge {

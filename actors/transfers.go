@@ -92,7 +92,7 @@ func (g *gateway) retryTransfers(now time.Time) {
 	}
 }
 
-// transferDone takes an outcome. Any is final.
+// transferDone takes an outcome. Any is final but MOVING: the transfer came to a node that does not lead.
 func (g *gateway) transferDone(m *link.TransferDone, now time.Time) {
 	t := g.transfers.open[m.GetSeq()]
 	if m.GetSource() != g.shard || m.GetGeneration() != g.generation || t == nil {
@@ -102,6 +102,10 @@ func (g *gateway) transferDone(m *link.TransferDone, now time.Time) {
 	line := g.transfers.lines[p]
 	if len(line) == 0 || line[0] != t {
 		return // it has not been sent
+	}
+	if m.GetCode() == link.Code_MOVING {
+		t.wait, t.next = 0, now
+		return
 	}
 	if m.GetCode() != link.Code_OK {
 		g.node.cfg.Logger.Warn("transfer refused", "shard", g.shard, "to", t.shard, "code", m.GetCode())
@@ -182,7 +186,9 @@ func (n *Node) toShard(m *link.Up) bool {
 	case m.Shard >= link.Shards:
 	case n.terms[m.Shard].Load() != 0:
 		n.post(m.Shard, m)
-	case n.cfg.Route != nil:
+	case n.cfg.Route == nil:
+		return false
+	default:
 		if err := n.cfg.Route(m.Shard, m); err != nil {
 			n.cfg.Logger.Debug("not routed", "shard", m.Shard, "error", err)
 			return false

@@ -3076,7 +3076,7 @@ type TransferDone struct {
 	Source        uint32                 `protobuf:"varint,1,opt,name=source,proto3" json:"source,omitempty"`
 	Generation    uint64                 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`
 	Seq           uint64                 `protobuf:"varint,3,opt,name=seq,proto3" json:"seq,omitempty"`
-	Code          Code                   `protobuf:"varint,4,opt,name=code,proto3,enum=muster.link.Code" json:"code,omitempty"` // OK: stored; what cannot be stored ever is an outcome, too
+	Code          Code                   `protobuf:"varint,4,opt,name=code,proto3,enum=muster.link.Code" json:"code,omitempty"` // OK: stored; what cannot be stored ever is an outcome, too; MOVING is none
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
