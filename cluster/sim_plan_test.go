@@ -72,9 +72,8 @@ func (s *sim) addNode() *vnode {
 // planner is the meta group in miniature: the one mind that changes memberships. It knows
 // what the groups' leaders tell it, and tells nodes which replicas to create and to destroy.
 type planner struct {
-	s       *sim
-	groups  []*groupPlan
-	windows int // in which spares looked at disks that do not know the final configuration
+	s      *sim
+	groups []*groupPlan
 }
 
 type groupPlan struct {
@@ -395,7 +394,6 @@ func (p *planner) changing(g *groupPlan, without *vnode) bool {
 			if !p.quorate(g.group, safe.Conf, without) {
 				return true
 			}
-			p.windows++
 		}
 	}
 	return false
