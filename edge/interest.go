@@ -52,7 +52,7 @@ const (
 	maskBits          = uint32(presence.AllFields)
 	rowQueued  uint32 = 1 << (iota + 6)
 	rowQuiet          // not on the client's screen: 1 s batches
-	rowOwed           // the client was told that the view is pending
+	rowOwed           // the view is to be sent when it comes, even if its version is known: it was pending, or is news
 	socketBits = 10
 )
 
@@ -379,9 +379,7 @@ func (h *hub) setMasks(n uint32, v *link.Views, query bool) {
 			continue
 		}
 		e := h.entry(ref)
-		if lr.Version > e.version {
-			e.version = lr.Version
-		}
+		e.learn(lr.Version)
 		if !lr.Pending {
 			e.seen = e.seen || lr.View.GetState() != uint32(presence.Offline)
 		}

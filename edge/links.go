@@ -24,10 +24,7 @@ func (h *hub) views(m *link.Down, v *link.Views) {
 			continue
 		}
 		e := h.entry(ref)
-		newer := lr.Version > e.version
-		if newer && !lr.Pending {
-			e.version = lr.Version
-		}
+		newer := !lr.Pending && e.learn(lr.Version)
 		for _, s := range u.conns() {
 			r := e.row(s.idx)
 			if r == nil {
@@ -48,6 +45,18 @@ func (h *hub) views(m *link.Down, v *link.Views) {
 			e.views = nil
 		}
 	}
+}
+
+// learn takes over a version that came to one watcher. If it is newer, all rows are owed it: what the others see
+// comes in messages of their own, with the same version.
+func (e *entry) learn(version uint64) (newer bool) {
+	if newer = version > e.version; newer {
+		e.version = version
+		for i := range e.rows {
+			e.rows[i].set(rowOwed, true)
+		}
+	}
+	return newer
 }
 
 // remask takes over new masks of rows and what they now show.

@@ -1,0 +1,53 @@
+package edge
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"muster/actors/link"
+	"muster/actors/presence"
+)
+
+// After an announcement the core tells each watcher in a message of its own. What changed while nothing was heard
+// reaches all of them, not only the first one; what did not change is not sent again.
+func TestRepairReachesEveryWatcher(t *testing.T) {
+	r := newRig(t)
+	watchers := []string{"b", "c", "d"}
+	peers := map[string]*peer{}
+	for _, w := range watchers {
+		peers[w] = r.peer(w, "a")
+	}
+	views := func(version uint64, state presence.State) {
+		for _, w := range watchers {
+			r.core.say(userShard(presence.Key{App: "default", User: "a"}), &link.Down{Body: &link.Down_Views{Views: &link.Views{
+				App: "default", Watcher: w, Rows: []*link.Row{{
+					User: "a", Mask: uint32(presence.AllFields), Version: version,
+					View: &link.View{Mask: uint32(presence.AllFields), State: uint32(state), Since: 1},
+				}},
+			}}})
+		}
+	}
+	views(5, presence.Away)
+	views(5, presence.Away)
+	views(6, presence.DND)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	for _, w := range watchers {
+		away := 0
+		for {
+			_, b, err := peers[w].ws.Read(ctx)
+			if err != nil {
+				t.Fatalf("%s was not told: %v", w, err)
+			}
+			away += strings.Count(string(b), `"away"`)
+			if strings.Contains(string(b), `"dnd"`) {
+				break
+			}
+		}
+		if away > 1 {
+			t.Errorf("%s was told %d times of one version", w, away)
+		}
+	}
+}
