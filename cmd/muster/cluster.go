@@ -22,7 +22,7 @@ import (
 
 const clusterPath = "/v1/cluster"
 
-// clusterDoc is what GET /v1/cluster answers.
+// clusterDoc is what GET /v1/cluster answers; with ?counters also what each process counts.
 type clusterDoc struct {
 	Cluster string     `json:"cluster"`
 	BornAt  int64      `json:"born_at"`        // Unix ms
@@ -42,6 +42,8 @@ type nodeDoc struct {
 	Address string `json:"address,omitempty"` // of its gossip
 	Leads   int    `json:"leads"`             // shards
 	Holds   int    `json:"holds"`             // voters
+
+	Counters *countersDoc `json:"counters,omitempty"` // with ?counters, of nodes that tell
 }
 
 type shardDoc struct {
@@ -59,7 +61,7 @@ func (s *server) sendCluster(w http.ResponseWriter, r *http.Request) {
 	case s.durable == nil:
 		refuse(w, wire.CodeNotAvailable, "an edge does not know: ask a core")
 	case s.members == nil:
-		answer(w, http.StatusOK, s.aloneDoc())
+		s.answerCluster(w, r, s.aloneDoc())
 	default:
 		ctx, cancel := context.WithTimeout(r.Context(), orderTime)
 		defer cancel()
@@ -68,8 +70,15 @@ func (s *server) sendCluster(w http.ResponseWriter, r *http.Request) {
 			refuse(w, wire.CodeNotReady, err.Error())
 			return
 		}
-		answer(w, http.StatusOK, viewDoc(view, s.members.Members()))
+		s.answerCluster(w, r, viewDoc(view, s.members.Members()))
 	}
+}
+
+func (s *server) answerCluster(w http.ResponseWriter, r *http.Request, doc clusterDoc) {
+	if r.URL.Query().Has("counters") {
+		s.count(r.Context(), &doc)
+	}
+	answer(w, http.StatusOK, doc)
 }
 
 // aloneDoc is the cluster of one node.

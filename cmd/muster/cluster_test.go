@@ -18,6 +18,7 @@ import (
 
 	sdk "muster/clients/go"
 	"muster/clients/wire"
+	"muster/cmd/muster/durable"
 )
 
 // clusterPatience is for what a cluster of processes does on a busy machine.
@@ -402,17 +403,65 @@ func (f *fleet) operator(t *testing.T) {
 		}
 	}
 
+	f.top(n1, "n1", "n2", "n3")
+
 	if _, err := command("drain", "nobody", "--api", n1.api); exitCode(err) != 1 || !strings.Contains(err.Error(), "UNKNOWN_TARGET") {
 		t.Errorf("drain of a node that does not exist: %v", err)
 	}
-	if out, err := command("drain", "n2", "--api", n1.api); err != nil || !strings.Contains(out, "n2: ordered") {
-		t.Errorf("drain: %v %s", err, out)
+	lead := ""
+	f.eventually("a leader of the meta group", func() string {
+		doc, err := f.doc(n1)
+		if lead = doc.Meta; lead == "" {
+			return fmt.Sprint("none: ", err)
+		}
+		return ""
+	})
+	f.order("drain", lead)
+	f.eventually(lead+" is drained", func() string { return f.state(lead, "draining") })
+	f.order("drain", lead, "--undo")
+	f.eventually(lead+" is back", func() string { return f.state(lead, "active") })
+}
+
+// order gives an order over n1 until it is taken: the meta group may be changing its leader.
+func (f *fleet) order(args ...string) {
+	f.t.Helper()
+	f.eventually("order "+strings.Join(args, " "), func() string {
+		out, err := command(append(args, "--api", f.nodes["n1"].api)...)
+		if err != nil {
+			return err.Error()
+		}
+		if !strings.Contains(out, "ordered") {
+			return "it says " + out
+		}
+		return ""
+	})
+}
+
+// top wants each node to tell what it does.
+func (f *fleet) top(m *peer, names ...string) {
+	f.t.Helper()
+	out, err := command("top", "--api", m.api)
+	if err != nil {
+		f.t.Fatal(err)
 	}
-	f.eventually("n2 is drained", func() string { return f.state("n2", "draining") })
-	if _, err := command("drain", "n2", "--undo", "--api", n1.api); err != nil {
-		t.Error(err)
+	for _, want := range append(names, "COMMANDS/S", "SYNC P99", " MiB ", "64 shards: 0 without a leader") {
+		if !strings.Contains(out, want) {
+			f.t.Errorf("`muster top` lacks %q:\n%s", want, out)
+		}
 	}
-	f.eventually("n2 is back", func() string { return f.state("n2", "active") })
+	f.eventually("counters of all nodes", func() string {
+		out, err := command("top", "--api", m.api, "--json")
+		var list []topNode
+		if err != nil || json.Unmarshal([]byte(out), &list) != nil || len(list) != len(names) {
+			return fmt.Sprint(err, out)
+		}
+		for i, n := range list {
+			if n.Name != names[i] || !n.Told || n.RSS < 1<<20 {
+				return out
+			}
+		}
+		return ""
+	})
 }
 
 // state is empty when a node is in the state wanted.
@@ -438,6 +487,7 @@ func (f *fleet) edgeApart(t *testing.T) {
 	c := f.crowd(e, f.nodes["n2"], "eve")
 	f.reader(e, "u9")("first")
 	f.publish(e, "through an edge")
+	f.top(f.nodes["n1"], "e1", "n1", "n2", "n3")
 	c.steady()
 	if status, text := f.call(e, devSecret, clusterPath, ""); status < 400 || !strings.Contains(text, "ask a core") {
 		t.Errorf("an edge answers %d %s", status, text)
@@ -529,5 +579,40 @@ func TestClusterSettings(t *testing.T) {
 				t.Errorf("meets others: %v", cfg.clustered())
 			}
 		})
+	}
+}
+
+func TestRates(t *testing.T) {
+	node := func(id string, c *countersDoc) nodeDoc { return nodeDoc{ID: id, Name: id, Counters: c} }
+	syncs := func(n ...uint64) []uint64 {
+		list := make([]uint64, len(durable.SyncBuckets)+1)
+		copy(list, n)
+		return list
+	}
+	was := clusterDoc{Nodes: []nodeDoc{
+		node("a", &countersDoc{At: 1000, Commands: 10, Sends: 100, Writes: 7, Syncs: syncs(5, 0, 9)}),
+		node("b", &countersDoc{At: 1000, Commands: 10}),
+		node("c", nil),
+	}}
+	now := clusterDoc{Nodes: []nodeDoc{
+		node("a", &countersDoc{At: 3000, Commands: 30, Sends: 100, Writes: 8, Syncs: syncs(104, 0, 10), Sessions: 4}),
+		node("b", &countersDoc{At: 2000, Commands: 3}), // started again
+		node("c", &countersDoc{At: 2000, Commands: 3, Syncs: syncs(1)}),
+		node("d", nil),
+	}}
+	list := rates(was, now)
+	if a := list[0]; a.Commands != 10 || a.Sends != 0 || a.Writes != .5 || a.Sessions != 4 || a.SyncP99 == nil || *a.SyncP99 != .1 {
+		t.Errorf("%+v", a)
+	}
+	for i, told := range []bool{true, true, true, false} {
+		if n := list[i]; n.Told != told || i > 0 && (n.Commands != 0 || n.SyncP99 != nil) {
+			t.Errorf("%+v", n)
+		}
+	}
+	if p := syncP99(syncs(), syncs(98, 2)); p == nil || *p != .2 {
+		t.Error("two of a hundred took longer:", p)
+	}
+	if p := syncP99(syncs(), append(syncs()[:len(durable.SyncBuckets)], 1)); p != nil {
+		t.Error("longer than all bounds:", *p)
 	}
 }

@@ -35,6 +35,8 @@ type Config struct {
 	Dir      string                // for what a birth must remember; cores
 	Identity *persistence.Identity // of the data directory; nil: it is empty, or there is none
 	Logger   *slog.Logger
+
+	Counters func() []byte // what others are told of this process in a call of Counters; nil: nothing
 }
 
 // Node is this process in its cluster.
@@ -130,8 +132,12 @@ func (n *Node) listen() error {
 	if n.actor, err = n.net(stream.Config{
 		Self: n.peer(n.self.Actor), Keys: keys, Classes: classes, Relay: true, PingEvery: actorPing, Silence: actorSilence,
 		Receive: n.receive, Up: n.up, Down: n.down,
-	}, "actor-port", n.cfg.ActorPort); err != nil || !n.cfg.Core {
+	}, "actor-port", n.cfg.ActorPort); err != nil {
 		return err
+	}
+	n.handleCounters()
+	if !n.cfg.Core {
+		return nil
 	}
 	n.raft, err = n.net(stream.Config{
 		Self: n.peer(n.self.Raft), Keys: keys, Classes: 1, Ping: n.ping, Note: n.note, Noted: n.noted,
