@@ -3,6 +3,7 @@ package meta
 import (
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -35,8 +36,13 @@ func encode(v any) []byte {
 }
 
 func decode(b []byte, v any) error {
-	if len(b) == 0 || b[0] != rowVersion {
-		return fmt.Errorf("meta: a row of version %x is not known", b[:min(1, len(b))])
+	switch {
+	case len(b) == 0:
+		return errors.New("meta: an empty row")
+	case b[0] > rowVersion:
+		return fmt.Errorf("meta: a row was written by a newer version (%d, this one knows %d): start the newer muster", b[0], rowVersion)
+	case b[0] != rowVersion:
+		return fmt.Errorf("meta: a row of version %d is not known", b[0])
 	}
 	if err := json.Unmarshal(b[1:], v); err != nil {
 		return fmt.Errorf("meta: %w", err)
