@@ -42,6 +42,7 @@ type nodeDoc struct {
 	Address string `json:"address,omitempty"` // of its gossip
 	Leads   int    `json:"leads"`             // shards
 	Holds   int    `json:"holds"`             // voters
+	Meta    bool   `json:"meta,omitempty"`    // it votes in the meta group
 
 	Counters *countersDoc `json:"counters,omitempty"` // with ?counters, of nodes that tell
 }
@@ -123,6 +124,11 @@ func viewDoc(v meta.View, seen []gossip.Member) clusterDoc {
 	doc.Meta = names[v.Leader]
 	for _, sh := range v.Shards {
 		if sh.Shard < 0 {
+			for _, n := range sh.Voters {
+				if i, ok := at[n]; ok {
+					doc.Nodes[i].Meta = true
+				}
+			}
 			continue
 		}
 		d := shardDoc{Shard: sh.Shard, Leader: names[sh.Leader], Term: sh.Term, Voters: []string{}, Learners: []string{}, Lag: sh.Lag, Moving: sh.Move != nil}

@@ -169,7 +169,13 @@ func (c *campaign) drain(ctx context.Context, n *node) error {
 // clusterState is the answer of /v1/cluster.
 type clusterState struct {
 	Cluster string `json:"cluster"`
-	Shards  []struct {
+	Nodes   []struct {
+		Name  string `json:"name"`
+		State string `json:"state"`
+		Holds int    `json:"holds"`
+		Meta  bool   `json:"meta"`
+	} `json:"nodes"`
+	Shards []struct {
 		Shard    uint32   `json:"shard"`
 		Leader   string   `json:"leader"`
 		Voters   []string `json:"voters"`
@@ -188,13 +194,18 @@ func (s clusterState) replicas(name string) (n int) {
 	return n
 }
 
-// lacks says what is missing until each shard has a leader and its voters.
+// lacks says what is missing until each shard has a leader and its voters, and nobody that is gone votes.
 func (s clusterState) lacks(cores int) string {
 	voters := 1
 	if cores >= 3 {
 		voters = 3
 	}
 	var list []string
+	for _, n := range s.Nodes { // a name is no proof: a node that lost its disk comes back as another one
+		if n.State != "active" && (n.Holds > 0 || n.Meta) {
+			list = append(list, fmt.Sprintf("%s, which is %s, still votes in %d shards (meta group: %v)", n.Name, n.State, n.Holds, n.Meta))
+		}
+	}
 	for _, shard := range s.Shards {
 		if shard.Leader == "" || len(shard.Voters) < voters {
 			list = append(list, fmt.Sprintf("shard %d: leader %q, voters %v, learners %v", shard.Shard, shard.Leader, shard.Voters, shard.Learners))

@@ -3,6 +3,7 @@
 package chaos
 
 import (
+	"encoding/json"
 	"io"
 	"net"
 	"net/http"
@@ -37,5 +38,25 @@ func TestProbeGoesPastDeadFronts(t *testing.T) {
 	status = http.StatusServiceUnavailable
 	if l.probeOnce(t.Context(), 0, time.Minute, 3, "q") || len(l.probes) != 2 || l.probes[1].ok {
 		t.Errorf("a shard that refuses: %+v", l.probes)
+	}
+}
+
+// A cluster is not whole while a node that has lost its disk votes anywhere, even if another one has its name.
+func TestWholeWithoutTheLost(t *testing.T) {
+	for text, whole := range map[string]bool{
+		`{"nodes":[{"name":"c1","state":"active","holds":64,"meta":true}]}`:                                        true,
+		`{"nodes":[{"name":"c1","state":"active","holds":64},{"name":"c1","state":"lost"}]}`:                       true,
+		`{"nodes":[{"name":"c1","state":"active","holds":63},{"name":"c1","state":"lost","holds":1}]}`:             false,
+		`{"nodes":[{"name":"c1","state":"active","holds":64},{"name":"c1","state":"lost","holds":0,"meta":true}]}`: false,
+		`{"shards":[{"shard":1,"leader":"","voters":["c1","c2","c3"]}]}`:                                           false,
+		`{"shards":[{"shard":1,"leader":"c1","voters":["c1","c2","c3"]}]}`:                                         true,
+	} {
+		var s clusterState
+		if err := json.Unmarshal([]byte(text), &s); err != nil {
+			t.Fatal(err)
+		}
+		if lacks := s.lacks(3); (lacks == "") != whole {
+			t.Errorf("%s: lacks %q", text, lacks)
+		}
 	}
 }
