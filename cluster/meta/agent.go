@@ -3,6 +3,7 @@ package meta
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -204,7 +205,25 @@ func (a *Agent) NotReady() (why []string) {
 // ask finds the leader of group 0 and asks it.
 func (a *Agent) ask(ctx context.Context, method string, req, body any) error {
 	b := marshal(req)
-	var last error = ErrNoLeader
+	for {
+		err := a.askAll(ctx, method, b, body)
+		if !errors.Is(err, ErrNoLeader) {
+			return err
+		}
+		select {
+		case <-time.After(askAgain):
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
+
+// askAgain is the pause between two rounds of asking who leads group 0.
+const askAgain = 100 * time.Millisecond
+
+// askAll asks everybody who may lead group 0 or know who does, once.
+func (a *Agent) askAll(ctx context.Context, method string, b []byte, body any) error {
+	var last error
 	seen := map[uint64]bool{0: true}
 	for queue := a.candidates(); len(queue) > 0 && ctx.Err() == nil; {
 		node := queue[0]
@@ -228,6 +247,9 @@ func (a *Agent) ask(ctx context.Context, method string, req, body any) error {
 	}
 	if ctx.Err() != nil {
 		return ctx.Err()
+	}
+	if last == nil {
+		return ErrNoLeader
 	}
 	return fmt.Errorf("%w: %w", ErrNoLeader, last)
 }

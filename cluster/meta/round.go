@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -28,6 +29,15 @@ type ordered struct {
 	Order Order  `json:"order"`
 }
 
+// say logs a command: what happens to nodes for operators, what happens to groups for those who look closer.
+func (a *Agent) say(s *State, cmd Command) {
+	if mark, ok := cmd.(Mark); ok {
+		a.log.Info("meta: a node's state", "node", s.Nodes[mark.Node].Name, "was", s.Nodes[mark.Node].State, "is", mark.To)
+		return
+	}
+	a.log.Debug("meta: "+strings.TrimPrefix(fmt.Sprintf("%T", cmd), "meta."), "command", fmt.Sprintf("%+v", cmd))
+}
+
 // round asks all nodes, plans, commits and orders. busy: the next should come soon.
 func (a *Agent) round(ctx context.Context) (busy bool) {
 	d := &a.director
@@ -49,7 +59,7 @@ func (a *Agent) round(ctx context.Context) (busy bool) {
 		switch step := step.(type) {
 		case Command:
 			cmds = append(cmds, step)
-			a.log.Info("meta", "step", fmt.Sprintf("%T%+v", step, step))
+			a.say(&s, step)
 		case Order:
 			orders = append(orders, step)
 		}
