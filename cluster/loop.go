@@ -25,27 +25,52 @@ func (e *Engine) run() {
 		case <-e.wake:
 		case <-timer.C:
 		case <-ticker.C:
-			late = max(0, time.Since(last)-e.cfg.Tick)
-			last = time.Now()
+			late = e.lateness(&last)
 		case <-e.stop:
 			return
 		}
-		if e.host.Wake(time.Since(e.start)) {
+		e.advance(late)
+		for !e.dead && (e.take() || e.host.Busy()) {
 			e.turn()
+			e.advance(e.due(ticker, &last))
 		}
-		if late >= 0 {
-			e.tick(late)
-		}
-		for e.take() || e.host.Busy() {
-			e.turn()
-			if e.dead {
-				return
-			}
+		if e.dead {
+			return
 		}
 		for group, s := range e.staged { // raft did not want it
 			_ = s.Discard()
 			delete(e.staged, group)
 		}
+	}
+}
+
+// due is the lateness of a tick that is due, or -1. Work that never ends must not keep time from passing:
+// heartbeats would stop, and leases lapse.
+func (e *Engine) due(ticker *time.Ticker, last *time.Time) time.Duration {
+	select {
+	case <-ticker.C:
+		return e.lateness(last)
+	default:
+		return -1
+	}
+}
+
+func (e *Engine) lateness(last *time.Time) time.Duration {
+	late := max(0, time.Since(*last)-e.cfg.Tick)
+	*last = time.Now()
+	return late
+}
+
+// advance tells the host the time, and if late is not negative that a tick is over.
+func (e *Engine) advance(late time.Duration) {
+	if e.dead {
+		return
+	}
+	if e.host.Wake(time.Since(e.start)) {
+		e.turn()
+	}
+	if late >= 0 && !e.dead {
+		e.tick(late)
 	}
 }
 
