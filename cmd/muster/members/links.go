@@ -76,6 +76,10 @@ func (n *Node) down(p stream.Peer, refused bool) {
 	if f := n.farOf(p.Node); f != nil && f.incarnation == p.Incarnation {
 		f.Down(refused)
 	}
+	select {
+	case n.look <- struct{}{}: // not from here: it may let p go
+	default:
+	}
 }
 
 func (n *Node) farOf(node uint64) *far {

@@ -61,8 +61,12 @@ type Node struct {
 	ctx     context.Context
 	running sync.WaitGroup
 
+	looking sync.Mutex // taken before mu
+
 	mu     sync.Mutex
 	fars   map[uint64]*far // by node
+	peers  []stream.Peer   // of the actor port
+	look   chan struct{}   // a stream of it broke
 	table  []meta.Node     // of cores, as told last
 	counts map[uint64]counts
 	alive  map[string]gossip.Member // edges that the core was told of, by name and incarnation
@@ -78,7 +82,7 @@ type counts struct{ sessions, lost uint64 }
 // Start opens the ports and begins to gossip. The node then is found by others; it belongs to
 // the cluster when Found has returned and the caller has made its data directory.
 func Start(cfg Config) (_ *Node, err error) {
-	n := &Node{cfg: cfg, log: cfg.Logger, fars: map[uint64]*far{}, counts: map[uint64]counts{}, alive: map[string]gossip.Member{}}
+	n := &Node{cfg: cfg, log: cfg.Logger, look: make(chan struct{}, 1), fars: map[uint64]*far{}, counts: map[uint64]counts{}, alive: map[string]gossip.Member{}}
 	n.ctx, n.stop = context.WithCancel(context.Background())
 	defer func() {
 		if err != nil {
@@ -224,7 +228,20 @@ func (n *Node) Serve(id string, core *actors.Node, edge Edge, engine *cluster.En
 	}
 	n.serving.Store(true)
 	n.changed()
+	n.running.Go(n.watch)
 	return nil
+}
+
+// watch looks again for whom to be connected with when a stream has broken.
+func (n *Node) watch() {
+	for {
+		select {
+		case <-n.look:
+			n.changed()
+		case <-n.ctx.Done():
+			return
+		}
+	}
 }
 
 // rejoin tells the meta group where the node is now.

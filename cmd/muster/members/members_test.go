@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"muster/cluster/gossip"
 	"muster/cluster/meta"
+	"muster/cluster/stream"
 )
 
 // A node that lost its disk comes back under its name, once the cluster holds its former self as down; the name
@@ -49,5 +51,19 @@ func TestHeirs(t *testing.T) {
 		if got := heirs([]gossip.Member{self, c.other}, self.Node); got != c.want {
 			t.Errorf("%s: %v", name, got)
 		}
+	}
+}
+
+// Who is connected stays a peer although gossip has lost sight of it; who is not goes.
+func TestStill(t *testing.T) {
+	peers := func(nodes ...uint64) (list []stream.Peer) {
+		for _, n := range nodes {
+			list = append(list, stream.Peer{Node: n})
+		}
+		return list
+	}
+	got := still(peers(1, 2), peers(2, 3, 4), func(node uint64) bool { return node == 3 })
+	if want := peers(1, 2, 3); !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
 	}
 }

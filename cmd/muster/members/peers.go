@@ -3,6 +3,7 @@ package members
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"time"
 
 	"muster/actors/presence"
@@ -16,12 +17,34 @@ func (n *Node) changed() {
 	if !n.serving.Load() {
 		return
 	}
+	n.looking.Lock() // the newest word is the last one said
+	defer n.looking.Unlock()
 	members := newest(n.gossip.Members())
-	n.actor.SetPeers(n.actorPeers(members))
+	n.actor.SetPeers(n.keep(n.actorPeers(members)))
 	if n.raft != nil {
 		n.raft.SetPeers(n.raftPeers(members))
 	}
 	n.tellCore(members)
+}
+
+// keep adds those who are connected although gossip does not see them any more: gossip is a hint, and a stream that is up
+// knows better. down looks again when it breaks.
+func (n *Node) keep(peers []stream.Peer) []stream.Peer {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	peers = still(peers, n.peers, n.actor.Connected)
+	n.peers = peers
+	return peers
+}
+
+func still(now, before []stream.Peer, connected func(node uint64) bool) []stream.Peer {
+	for _, p := range before {
+		listed := slices.ContainsFunc(now, func(q stream.Peer) bool { return q.Node == p.Node })
+		if !listed && connected(p.Node) {
+			now = append(now, p)
+		}
+	}
+	return now
 }
 
 // newest leaves one process of each node.
