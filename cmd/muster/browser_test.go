@@ -158,7 +158,10 @@ func (b *browser) testDuplicatedTab(t *testing.T) {
 	dan.do(chromedp.Evaluate[chromedp.Void](`void window.open(location.href)`)) // a page that it opens gets a copy of its session storage
 	copied := dan.attach(<-opened)
 	copied.eventually("connected", shown("#connection[data-state=connected]"))
-	// On a slow machine the copy may win the device; then the first tab becomes a new one.
+	// On a slow machine the copy may win the device; then the first tab becomes a new one when it is seen.
+	if _, err := chromedp.Call(dan.ctx, page.BringToFront, cdp.Empty{}); err != nil {
+		t.Fatal(err)
+	}
 	dan.eventually("the first tab is connected as another device", fmt.Sprintf(`%s && sessionStorage["muster.dan.device"] !== %q && (sessionStorage["muster.dan.session"] || %q) !== %[3]q`,
 		shown("#connection[data-state=connected]"), copied.stored("device"), copied.stored("session")))
 }
