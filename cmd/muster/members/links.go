@@ -146,10 +146,13 @@ func (n *Node) Leaving(ctx context.Context, shard uint32, to uint64) error {
 	return n.core.Leaving(ctx, shard, func(m *link.Up) error { return n.routeTo(to, m) })
 }
 
-// Alive are the edges that gossip holds alive: see actors.Config. Each process counts, as a core without clients
-// has an edge for the HTTP API.
+// Alive are the edges that gossip holds alive: see actors.Config. Each process of the cluster counts, as a core without
+// clients has an edge for the HTTP API; one that is about to join has nothing to announce.
 func (n *Node) Alive() (edges []presence.Edge) {
 	for _, m := range n.gossip.Members() {
+		if !n.ours(m) {
+			continue
+		}
 		edges = append(edges, presence.Edge{Name: m.Name, Incarnation: m.Incarnation})
 	}
 	return edges

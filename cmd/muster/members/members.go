@@ -13,6 +13,7 @@ import (
 
 	"muster/actors"
 	"muster/actors/link"
+	"muster/actors/presence"
 	"muster/cluster"
 	"muster/cluster/birth"
 	"muster/cluster/gossip"
@@ -69,7 +70,7 @@ type Node struct {
 	look   chan struct{}   // a stream of it broke
 	table  []meta.Node     // of cores, as told last
 	counts map[uint64]counts
-	alive  map[string]gossip.Member // edges that the core was told of, by name and incarnation
+	alive  map[presence.Edge]bool // edges that the core was told of
 }
 
 // Edge is what Serve needs of an edge.
@@ -82,7 +83,7 @@ type counts struct{ sessions, lost uint64 }
 // Start opens the ports and begins to gossip. The node then is found by others; it belongs to
 // the cluster when Found has returned and the caller has made its data directory.
 func Start(cfg Config) (_ *Node, err error) {
-	n := &Node{cfg: cfg, log: cfg.Logger, look: make(chan struct{}, 1), fars: map[uint64]*far{}, counts: map[uint64]counts{}, alive: map[string]gossip.Member{}}
+	n := &Node{cfg: cfg, log: cfg.Logger, look: make(chan struct{}, 1), fars: map[uint64]*far{}, counts: map[uint64]counts{}, alive: map[presence.Edge]bool{}}
 	n.ctx, n.stop = context.WithCancel(context.Background())
 	defer func() {
 		if err != nil {

@@ -67,3 +67,12 @@ func TestStill(t *testing.T) {
 		t.Errorf("%v, want %v", got, want)
 	}
 }
+
+// Links end with processes that neither gossip nor a stream knows.
+func TestLost(t *testing.T) {
+	members := []gossip.Member{{Node: 1}, {Node: 2}}
+	got := lost([]uint64{1, 2, 3, 4}, members, func(node uint64) bool { return node == 2 || node == 3 })
+	if want := []uint64{4}; !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+}

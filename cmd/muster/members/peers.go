@@ -2,7 +2,7 @@ package members
 
 import (
 	"encoding/binary"
-	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -25,6 +25,28 @@ func (n *Node) changed() {
 		n.raft.SetPeers(n.raftPeers(members))
 	}
 	n.tellCore(members)
+	n.free(members)
+}
+
+// free ends the links with processes that are gone. One that comes back after all gets new ones.
+func (n *Node) free(members []gossip.Member) {
+	n.mu.Lock()
+	var gone []*far
+	for _, node := range lost(slices.Collect(maps.Keys(n.fars)), members, n.actor.Connected) {
+		gone = append(gone, n.fars[node])
+		delete(n.fars, node)
+	}
+	n.mu.Unlock()
+	for _, f := range gone {
+		f.Close()
+	}
+}
+
+// lost are the nodes that neither gossip nor a stream knows.
+func lost(nodes []uint64, members []gossip.Member, connected func(node uint64) bool) []uint64 {
+	return slices.DeleteFunc(nodes, func(node uint64) bool {
+		return connected(node) || slices.ContainsFunc(members, func(m gossip.Member) bool { return m.Node == node })
+	})
 }
 
 // keep adds those who are connected although gossip does not see them any more: gossip is a hint, and a stream that is up
@@ -132,12 +154,12 @@ func (n *Node) tellCore(members []gossip.Member) {
 	if core == nil {
 		return
 	}
-	now := map[string]gossip.Member{}
+	now := map[presence.Edge]bool{}
 	for _, m := range members {
-		key := fmt.Sprint(m.Name, " ", m.Incarnation)
-		now[key] = m
-		if _, ok := was[key]; !ok {
-			core.EdgeAlive(presence.Edge{Name: m.Name, Incarnation: m.Incarnation}, true)
+		e := presence.Edge{Name: m.Name, Incarnation: m.Incarnation}
+		now[e] = true
+		if !was[e] {
+			core.EdgeAlive(e, true)
 		}
 	}
 	n.mu.Lock()
@@ -145,14 +167,19 @@ func (n *Node) tellCore(members []gossip.Member) {
 	n.mu.Unlock()
 }
 
-// dead passes on that a process is gone, as gossip believes.
+// dead passes on that a process is gone, as gossip believes. Should it be a member after all, the next word of
+// gossip says so again.
 func (n *Node) dead(m gossip.Member, left bool) {
 	n.log.Info("node gone", "node", m.Name, "left", left)
+	n.looking.Lock()
+	defer n.looking.Unlock()
+	e := presence.Edge{Name: m.Name, Incarnation: m.Incarnation}
 	n.mu.Lock()
 	core := n.core
+	delete(n.alive, e)
 	n.mu.Unlock()
 	if core != nil {
-		core.EdgeAlive(presence.Edge{Name: m.Name, Incarnation: m.Incarnation}, false)
+		core.EdgeAlive(e, false)
 	}
 }
 
