@@ -46,7 +46,7 @@ func (r *runner) childJSON(v any, expect time.Duration, step string, pinned bool
 			}
 			return json.Unmarshal(out.Bytes(), v)
 		case <-tick.C:
-			r.bar.show(step, time.Since(begin).Seconds(), expect.Seconds())
+			r.bar.Show(step, time.Since(begin).Seconds(), expect.Seconds())
 		}
 	}
 }

@@ -179,7 +179,7 @@ func (r *runner) churnPeak(ch *churner, d time.Duration) (perSecond float64, err
 	}
 	from := ch.done
 	c, err := r.measured(ch.f, func() error {
-		return ch.run(d, 0, func(e time.Duration) { r.bar.show("churn", e.Seconds(), d.Seconds()) })
+		return ch.run(d, 0, func(e time.Duration) { r.bar.Show("churn", e.Seconds(), d.Seconds()) })
 	})
 	cycles := float64(ch.done - from)
 	if err == nil {

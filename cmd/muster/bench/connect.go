@@ -46,7 +46,7 @@ func (r *runner) connectFloor(n int) (time.Duration, error) {
 		return 0, err
 	}
 	c, err := r.measured(f, func() error {
-		return f.connect(f.members, 128, time.Minute, func(done int) { r.bar.show("floor", float64(done), float64(n)) })
+		return f.connect(f.members, 128, time.Minute, func(done int) { r.bar.Show("floor", float64(done), float64(n)) })
 	})
 	return c.cpu, err
 }
@@ -71,7 +71,7 @@ func (r *runner) connectRun(n, watches int) error {
 	var half [2]cost
 	for i, part := range [][]*member{everyone[:n/2], everyone[n/2:]} {
 		half[i], err = r.measured(f, func() error {
-			return f.connect(part, 128, time.Minute, func(done int) { r.bar.show("connecting", float64(i*n/2+done), float64(n)) })
+			return f.connect(part, 128, time.Minute, func(done int) { r.bar.Show("connecting", float64(i*n/2+done), float64(n)) })
 		})
 		if err != nil {
 			return r.done(res, err)
@@ -134,7 +134,7 @@ func (r *runner) reconnectRun(f *fleet, everyone []*member) error {
 	resumed, changes := f.resumed, f.pushes
 	c, err := r.measured(f, func() error {
 		f.cut(everyone)
-		return f.connect(everyone, 128, time.Minute, func(done int) { r.bar.show("reconnecting", float64(done), float64(n)) })
+		return f.connect(everyone, 128, time.Minute, func(done int) { r.bar.Show("reconnecting", float64(done), float64(n)) })
 	})
 	f.e.idle(8 * time.Second) // longer than the grace
 	res.set("frames_to_watchers", float64(saw))

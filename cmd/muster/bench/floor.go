@@ -32,7 +32,7 @@ func (r *runner) floor() error {
 	for _, i := range []int{0, 1, 1, 0} {
 		rings[i].reset()
 		c, err := r.measured(rings[i].f, func() error {
-			return rings[i].rounds(d/2, func(s float64) { r.bar.show(kinds[i], s, d.Seconds()/2) })
+			return rings[i].rounds(d/2, func(s float64) { r.bar.Show(kinds[i], s, d.Seconds()/2) })
 		})
 		if err != nil {
 			return r.done(results[i], err)

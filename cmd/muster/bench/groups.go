@@ -22,7 +22,7 @@ func (r *runner) groups() error {
 	cpu, begin := t.cpu(), time.Now()
 	for time.Since(begin) < d {
 		e.idle(100 * time.Millisecond)
-		r.bar.show("idle", time.Since(begin).Seconds(), d.Seconds())
+		r.bar.Show("idle", time.Since(begin).Seconds(), d.Seconds())
 	}
 	res.set("idle_cpu_%", 100*(t.cpu()-cpu).Seconds()/time.Since(begin).Seconds())
 	res.atMost("idle", "idle_cpu_%", 1, 2)

@@ -33,7 +33,7 @@ func (r *runner) idle() error {
 	if err != nil {
 		return err
 	}
-	if err := f.connect(f.members, 128, time.Minute, func(done int) { r.bar.show("connecting", float64(done), float64(n)) }); err != nil {
+	if err := f.connect(f.members, 128, time.Minute, func(done int) { r.bar.Show("connecting", float64(done), float64(n)) }); err != nil {
 		return r.done(res, err)
 	}
 	f.e.idle(2 * time.Second)
@@ -104,7 +104,7 @@ func (r *runner) idleCPU(res *Result, f *fleet, n int) (cpu, floor float64, err 
 	for time.Since(begin) < d {
 		f.e.poll(time.Millisecond)
 		ff.e.poll(time.Millisecond)
-		r.bar.show("idle", time.Since(begin).Seconds(), d.Seconds())
+		r.bar.Show("idle", time.Since(begin).Seconds(), d.Seconds())
 	}
 	wall := time.Since(begin)
 	cpu = 100 * (f.t.cpu() - c0).Seconds() / wall.Seconds()
@@ -138,7 +138,7 @@ func (r *runner) firstRound(fleets ...*fleet) error {
 				return err
 			}
 		}
-		r.bar.show("first pings", time.Since(begin).Seconds(), round.Seconds())
+		r.bar.Show("first pings", time.Since(begin).Seconds(), round.Seconds())
 	}
 	return nil
 }

@@ -86,7 +86,7 @@ func (r *runner) drain(t *target, first int, want []uint64) error {
 			f.e.send(&m.client, textFrame(`{"ack":{"outbox":%d,"epoch":"%s"}}`, rd.got, o.Epoch))
 		}
 	}
-	if err := f.connect(f.members, 64, time.Minute, func(n int) { r.bar.show("reading outboxes", float64(n), float64(len(want))) }); err != nil {
+	if err := f.connect(f.members, 64, time.Minute, func(n int) { r.bar.Show("reading outboxes", float64(n), float64(len(want))) }); err != nil {
 		return err
 	}
 	f.e.until(time.Minute, func() bool { return left == 0 || len(f.failures) > 0 })

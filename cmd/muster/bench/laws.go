@@ -67,7 +67,7 @@ func (r *runner) lawWatchers(*Result) (points []point, err error) {
 			return err
 		}
 		for i, size := range sizes {
-			r.bar.show("growth: watchers", float64(i), float64(len(sizes)))
+			r.bar.Show("growth: watchers", float64(i), float64(len(sizes)))
 			f.e.idle(500 * time.Millisecond)
 			last := map[int]uint64{}
 			cpu, err := r.perChange(f, users[i], last)
@@ -149,7 +149,7 @@ func (r *runner) lawList(*Result) (points []point, err error) {
 			return err
 		}
 		for i, size := range sizes {
-			r.bar.show("growth: list", float64(i), float64(len(sizes)))
+			r.bar.Show("growth: list", float64(i), float64(len(sizes)))
 			f.e.idle(time.Second)
 			cpu, err := r.perChange(f, users[i*each:(i+1)*each], nil)
 			if err != nil {
@@ -175,7 +175,7 @@ func (r *runner) lawOnline(*Result) (points []point, err error) {
 			return err
 		}
 		for _, n := range []int{8, 80, 800, 8000} {
-			r.bar.show("growth: online", float64(n), 8000)
+			r.bar.Show("growth: online", float64(n), 8000)
 			from := len(f.members)
 			for i := from; i < n; i++ {
 				if _, err := f.add(i, "d1"); err != nil {
@@ -208,7 +208,7 @@ func (r *runner) lawGone(res *Result) (points []point, err error) {
 		}
 		gone := 0
 		for _, n := range []int{10, 100, 1000, 10_000} {
-			r.bar.show("growth: gone", float64(n), 10_000)
+			r.bar.Show("growth: gone", float64(n), 10_000)
 			if err := r.comeAndGo(f, n-gone); err != nil {
 				return err
 			}
@@ -271,7 +271,7 @@ func (r *runner) lawFlaps(*Result) (points []point, err error) {
 		}
 		flapper := f.members[20:]
 		for _, n := range []int{1, 10, 100, 1000} {
-			r.bar.show("growth: flaps", float64(n), 1000)
+			r.bar.Show("growth: flaps", float64(n), 1000)
 			saw = 0
 			for range n {
 				f.cut(flapper)
@@ -296,7 +296,7 @@ func (r *runner) lawStorm(*Result) (points []point, err error) {
 			return err
 		}
 		for _, size := range []int{5, 50, 500, 5000} {
-			r.bar.show("growth: storm", float64(size), n)
+			r.bar.Show("growth: storm", float64(size), n)
 			f.e.idle(time.Second)
 			part := f.members[:size]
 			c, err := r.measured(f, func() error {

@@ -197,7 +197,7 @@ func (r *runner) offline() error {
 func (r *runner) restart(res *Result, dir string, million float64) error {
 	var rss [2]int64
 	for i, flags := range [][]string{nil, {"--data", dir}} {
-		r.bar.show("starting", float64(i), 2)
+		r.bar.Show("starting", float64(i), 2)
 		begin := time.Now()
 		t, err := r.server(flags...)
 		if err != nil {

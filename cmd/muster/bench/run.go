@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"muster/cmd/muster/progress"
 )
 
 // errFailed says that what arrived was not what had to arrive.
@@ -18,7 +20,7 @@ type runner struct {
 	opt     Options
 	ctx     context.Context
 	place   placement
-	bar     bar
+	bar     progress.Bar
 	results []*Result
 }
 
@@ -40,13 +42,13 @@ func Run(ctx context.Context, opt Options) error {
 	if opt.APIKey == "" {
 		opt.APIKey = childKey
 	}
-	r := &runner{opt: opt, ctx: ctx, bar: bar{w: opt.Progress, on: opt.Terminal && !opt.JSON}}
+	r := &runner{opt: opt, ctx: ctx, bar: progress.Bar{W: opt.Progress, On: opt.Terminal && !opt.JSON}}
 	var err error
 	if r.place, err = place(); err != nil {
 		return err
 	}
 	err = scenario(r)
-	r.bar.clear()
+	r.bar.Clear()
 	if !opt.JSON && len(r.results) > 0 {
 		writeTable(opt.Out, r.results)
 		if notes := r.results[0].Notes; notes["server"] != "" {

@@ -223,7 +223,7 @@ func (r *runner) sendPass(s *senders, n int, d time.Duration, step string) (p se
 		return p, err
 	}
 	p.cost, err = r.measured(s.f, func() error {
-		return s.run(n, d, func(at float64) { r.bar.show(step, at, d.Seconds()) })
+		return s.run(n, d, func(at float64) { r.bar.Show(step, at, d.Seconds()) })
 	})
 	if err != nil {
 		return p, err

@@ -28,7 +28,7 @@ func (r *runner) churnSoak(ch *churner, perSecond float64, d time.Duration) erro
 					samples = append(samples, u)
 				}
 			}
-			r.bar.show(res.Run, e.Seconds(), d.Seconds())
+			r.bar.Show(res.Run, e.Seconds(), d.Seconds())
 		})
 	})
 	if err == nil {

@@ -46,7 +46,7 @@ func (r *runner) ringOn(start func() (*target, error), n int, floor bool) (*targ
 	}
 	ring, err := newRing(f, n, ringWidth, floor)
 	if err == nil {
-		err = f.connect(f.members, 128, time.Minute, func(done int) { r.bar.show("connecting", float64(done), float64(n)) })
+		err = f.connect(f.members, 128, time.Minute, func(done int) { r.bar.Show("connecting", float64(done), float64(n)) })
 	}
 	if err != nil {
 		return nil, nil, errors.Join(err, t.stop())
@@ -65,7 +65,7 @@ func (r *runner) saturated(ring *ring, d time.Duration) (float64, error) {
 	ring.reset()
 	from := sum(ring.seq)
 	c, err := r.measured(ring.f, func() error {
-		return ring.saturate(512, d, func(s float64) { r.bar.show(res.Run, s, d.Seconds()) })
+		return ring.saturate(512, d, func(s float64) { r.bar.Show(res.Run, s, d.Seconds()) })
 	})
 	arrived, changes := float64(ring.delivered), float64(sum(ring.seq)-from)
 	if err == nil {
@@ -88,7 +88,7 @@ func (r *runner) pacedRun(ring *ring, name string, changes float64, d time.Durat
 	ring.reset()
 	from := sum(ring.seq)
 	c, err := r.measured(ring.f, func() error {
-		return ring.paced(changes, d, func(s float64) { r.bar.show(name, s, d.Seconds()) })
+		return ring.paced(changes, d, func(s float64) { r.bar.Show(name, s, d.Seconds()) })
 	})
 	if err == nil {
 		err = ring.settle(5 * time.Second)
@@ -128,7 +128,7 @@ func (r *runner) againstFloor(a *ring, n int, d time.Duration) error {
 		ring := []*ring{a, b}[which]
 		ring.reset()
 		c, err := r.measured(ring.f, func() error {
-			return ring.rounds(d, func(s float64) { r.bar.show(fmt.Sprintf("one change at a time, %d of 4", i+1), s, d.Seconds()) })
+			return ring.rounds(d, func(s float64) { r.bar.Show(fmt.Sprintf("one change at a time, %d of 4", i+1), s, d.Seconds()) })
 		})
 		if err == nil {
 			err = ring.settle(5 * time.Second)

@@ -32,7 +32,7 @@ func (r *runner) lawWatches(res *Result) (points []point, err error) {
 		}
 		from := 0
 		for _, size := range sizes {
-			r.bar.show("growth: watches", float64(size), 5000)
+			r.bar.Show("growth: watches", float64(size), 5000)
 			if err := watchMore(f, from, size); err != nil {
 				return err
 			}

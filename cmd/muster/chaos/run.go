@@ -13,6 +13,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"muster/cmd/muster/progress"
 )
 
 // errViolated says that a check failed, or a scenario could not be run.
@@ -34,7 +36,7 @@ func Run(ctx context.Context, opt Options) error {
 	defer net.close()
 	starter := newStarter()
 	defer starter.close()
-	r := runner{opt: opt, net: net, starter: starter, bar: bar{w: opt.Progress, on: opt.Terminal && !opt.JSON}}
+	r := runner{opt: opt, net: net, starter: starter, bar: progress.Bar{W: opt.Progress, On: opt.Terminal && !opt.JSON}}
 	r.report = Report{Seed: opt.Seed, Replay: opt.replay(), At: time.Now().UTC()}
 	fmt.Fprintf(opt.Progress, "seed %d; the same plan again: %s\n", opt.Seed, r.report.Replay)
 	asked := len(opt.Scenarios) > 0
@@ -46,7 +48,7 @@ func Run(ctx context.Context, opt Options) error {
 			r.report.Results = append(r.report.Results, r.scenario(ctx, s, asked))
 		}
 	}
-	r.bar.clear()
+	r.bar.Clear()
 	r.report.LeftOut = net.lacks
 	if err := r.write(); err != nil {
 		return err
@@ -65,7 +67,7 @@ type runner struct {
 	opt     Options
 	net     *network
 	starter *starter
-	bar     bar
+	bar     progress.Bar
 	report  Report
 	tried   bool // whether rules of the router have been tried
 }
@@ -100,7 +102,7 @@ func (r *runner) scenario(ctx context.Context, s Scenario, asked bool) Result {
 	}
 	c := &campaign{
 		record: &record{start: time.Now()}, opt: r.opt, scenario: s, faultsOf: can, dir: dir, net: r.net, top: top, starter: r.starter,
-		joined: map[string]bool{}, tell: r.tell(s.Name), show: func(part float64, what string) { r.bar.show(what, part, 1) },
+		joined: map[string]bool{}, tell: r.tell(s.Name), show: func(part float64, what string) { r.bar.Show(what, part, 1) },
 	}
 	err := c.run(ctx)
 	r.net.clear(c.top.places)
@@ -130,7 +132,7 @@ func (r *runner) try(top topology) error {
 func (r *runner) tell(scenario string) func(string) {
 	start := time.Now()
 	return func(line string) {
-		r.bar.clear()
+		r.bar.Clear()
 		fmt.Fprintf(r.opt.Progress, "%7.1f s  %s: %s\n", time.Since(start).Seconds(), scenario, line)
 	}
 }
