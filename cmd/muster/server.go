@@ -29,8 +29,8 @@ import (
 	"muster/edge/listen"
 )
 
-// server is one node: a core and an edge in one process, with a link between them, and
-// the two listeners.
+// server is one node: a core, an edge or both with a link between them, what makes it a member of a cluster, and the
+// two listeners.
 type server struct {
 	cfg  Config
 	log  *slog.Logger
