@@ -253,7 +253,7 @@ func TestWatchPrintsOneLinePerChange(t *testing.T) {
 
 // The benchmark runs against this binary's own server, and its lines can be read.
 func TestBenchRuns(t *testing.T) {
-	for _, scenario := range []string{"watch", "churn", "send", "groups", "offline"} {
+	for _, scenario := range []string{"watch", "churn", "send", "groups", "offline", "across"} {
 		p := spawn(t, "bench", scenario, "--conns", "100", "--duration", "1s", "--json")
 		if code := p.exitWithin(2 * time.Minute); code != 0 {
 			t.Fatalf("%s: exit code %d: %.3000q", scenario, code, p.lines)

@@ -248,7 +248,7 @@ func (f *fleet) connect(members []*member, width int, limit time.Duration, progr
 		for next < len(members) && next-(f.up-before) < width {
 			m := members[next]
 			m.leaving = false
-			if err := f.e.dial(&m.client, f.t.addr); err != nil {
+			if err := f.e.dial(&m.client, f.t.entry(m.user)); err != nil {
 				return err
 			}
 			next++

@@ -6,7 +6,7 @@ import (
 )
 
 // Scenarios in the order in which they are documented.
-var Scenarios = []string{"floor", "idle", "connect", "watch", "churn", "slow", "growth", "send", "offline", "groups"}
+var Scenarios = []string{"floor", "idle", "connect", "watch", "churn", "slow", "growth", "send", "offline", "groups", "across"}
 
 // Options of one call.
 type Options struct {
@@ -22,6 +22,8 @@ type Options struct {
 	Duration time.Duration // of each measured run; 0: the scenario's own
 	Half     bool          // half of the load at which the server is full
 	Only     string        // growth: one law
+	Cores    int           // across: core processes; 0: 1
+	Edges    int           // across: edge processes; 0: 1
 	Serve    []string      // more flags for the child
 	Out      io.Writer     // results
 	Progress io.Writer     // progress and notes

@@ -164,3 +164,10 @@ func selfCPU() time.Duration {
 	_ = unix.ClockGettime(unix.CLOCK_PROCESS_CPUTIME_ID, &ts)
 	return time.Duration(ts.Nano())
 }
+
+// loadBefore is how many processes wanted to run, on average of the last minute: the disturbance that a run begins with.
+func loadBefore() string {
+	text, _ := os.ReadFile("/proc/loadavg")
+	load, _, _ := strings.Cut(string(text), " ")
+	return load
+}

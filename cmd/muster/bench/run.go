@@ -22,6 +22,7 @@ type runner struct {
 	place   placement
 	bar     progress.Bar
 	results []*Result
+	load    string // processes that wanted to run in the minute before the call
 }
 
 // Run executes one scenario and writes its results. The error is non-nil when a run
@@ -31,6 +32,7 @@ func Run(ctx context.Context, opt Options) error {
 		"floor": (*runner).floor, "idle": (*runner).idle, "connect": (*runner).connect, "watch": (*runner).watch,
 		"churn": (*runner).churn, "slow": (*runner).slow, "growth": (*runner).growth,
 		"send": (*runner).send, "offline": (*runner).offline, "groups": (*runner).groups,
+		"across": (*runner).across,
 	}
 	scenario, ok := scenarios[opt.Scenario]
 	if !ok {
@@ -42,7 +44,7 @@ func Run(ctx context.Context, opt Options) error {
 	if opt.APIKey == "" {
 		opt.APIKey = childKey
 	}
-	r := &runner{opt: opt, ctx: ctx, bar: progress.Bar{W: opt.Progress, On: opt.Terminal && !opt.JSON}}
+	r := &runner{opt: opt, ctx: ctx, load: loadBefore(), bar: progress.Bar{W: opt.Progress, On: opt.Terminal && !opt.JSON}}
 	var err error
 	if r.place, err = place(); err != nil {
 		return err
@@ -53,6 +55,7 @@ func Run(ctx context.Context, opt Options) error {
 		writeTable(opt.Out, r.results)
 		if notes := r.results[0].Notes; notes["server"] != "" {
 			fmt.Fprintf(opt.Out, "%s\nraised: %s\n", notes["server"], notes["raised"])
+			fmt.Fprintf(opt.Out, "load of the machine before: %s\n", notes["load"])
 		}
 	}
 	return err
@@ -68,6 +71,7 @@ func (r *runner) done(result *Result, err error) error {
 		result.Notes["server"] = fmt.Sprintf("child on core %d; generator on core %d", r.place.server, r.place.generator)
 		result.Notes["raised"] = strings.Join(append(raised, r.opt.Serve...), " ")
 	}
+	result.Notes["load"] = r.load
 	r.results = append(r.results, result)
 	if r.opt.JSON {
 		if err := result.writeJSON(r.opt.Out); err != nil {
@@ -105,9 +109,13 @@ func (r *runner) server(flags ...string) (*target, error) {
 	if r.opt.URL != "" {
 		return running(r.opt)
 	}
-	args := append([]string{"serve", "--dev", "--listen", "127.0.0.1:0", "--api-listen", "127.0.0.1:0", "--node-name", "bench", "--pprof", "--log-level", "warn"}, raised...)
-	args = append(args, flags...)
-	return startChild(r.place, append(args, r.opt.Serve...)...)
+	return startChild(r.place, r.serveArgs("bench", flags...)...)
+}
+
+// serveArgs are the arguments of a child server with the name given and more flags.
+func (r *runner) serveArgs(name string, flags ...string) []string {
+	args := append([]string{"serve", "--dev", "--listen", "127.0.0.1:0", "--api-listen", "127.0.0.1:0", "--node-name", name, "--pprof", "--log-level", "warn"}, raised...)
+	return append(append(args, flags...), r.opt.Serve...)
 }
 
 func (r *runner) floorChild(kind string, conns, fan int) (*target, error) {

@@ -28,6 +28,9 @@ type target struct {
 	pid    int // 0: on another machine or unknown; figures come from /metrics
 	child  *exec.Cmd
 	log    *tail
+	ready  chan string      // the line that says so
+	more   []*target        // the other processes of its cluster
+	edges  []netip.AddrPort // where clients go by turns; empty: addr
 }
 
 // usage is what a server has used at one moment.
@@ -46,6 +49,15 @@ const childKey = "muster-dev"
 
 // startChild runs this binary with args on the first core and waits until it is ready.
 func startChild(p placement, args ...string) (*target, error) {
+	t, err := launch(p, args...)
+	if err != nil {
+		return nil, err
+	}
+	return t, t.await(15 * time.Second)
+}
+
+// launch runs this binary with args on the first core.
+func launch(p placement, args ...string) (*target, error) {
 	exe, err := os.Executable()
 	if err != nil {
 		return nil, err
@@ -60,19 +72,24 @@ func startChild(p placement, args ...string) (*target, error) {
 	if err := p.start(cmd.Start); err != nil {
 		return nil, fmt.Errorf("start %s: %w", exe, err)
 	}
-	t := &target{child: cmd, pid: cmd.Process.Pid, path: "/v1/ws", apiKey: childKey, log: &tail{}}
-	ready := make(chan string, 1)
-	go t.log.follow(stderr, ready)
+	t := &target{child: cmd, pid: cmd.Process.Pid, path: "/v1/ws", apiKey: childKey, log: &tail{}, ready: make(chan string, 1)}
+	go t.log.follow(stderr, t.ready)
+	return t, nil
+}
+
+// await waits until a child is ready; one that is not is ended.
+func (t *target) await(limit time.Duration) error {
 	select {
-	case line, ok := <-ready:
+	case line, ok := <-t.ready:
 		if !ok {
-			_ = cmd.Wait()
-			return nil, fmt.Errorf("the server did not start: %s", t.log.last())
+			_ = t.child.Wait()
+			return fmt.Errorf("the server did not start: %s", t.log.last())
 		}
-		return t, t.readyLine(line)
-	case <-time.After(15 * time.Second):
-		_ = cmd.Process.Kill()
-		return nil, fmt.Errorf("the server was not ready in 15 s: %s", t.log.last())
+		return t.readyLine(line)
+	case <-time.After(limit):
+		_ = t.child.Process.Kill()
+		_ = t.child.Wait()
+		return fmt.Errorf("the server was not ready in %v: %s", limit, t.log.last())
 	}
 }
 
@@ -126,23 +143,42 @@ func running(o Options) (*target, error) {
 	return t, err
 }
 
-// stop ends a child and waits for it.
+// stop ends a child, with the others of its cluster, and waits for it.
 func (t *target) stop() error {
 	if t == nil || t.child == nil {
 		return nil
 	}
-	_ = t.child.Process.Signal(syscall.SIGTERM)
-	_ = t.child.Process.Signal(syscall.SIGINT) // the second signal: at once
+	for _, o := range append([]*target{t}, t.more...) {
+		_ = o.child.Process.Signal(syscall.SIGTERM)
+		_ = o.child.Process.Signal(syscall.SIGINT) // the second signal: at once
+	}
+	var problems []error
+	for _, o := range append([]*target{t}, t.more...) {
+		problems = append(problems, o.ended(10*time.Second))
+	}
+	return errors.Join(problems...)
+}
+
+// ended waits for the end of a child.
+func (t *target) ended(limit time.Duration) error {
 	done := make(chan error, 1)
 	go func() { done <- t.child.Wait() }()
 	select {
 	case <-done:
 		return nil
-	case <-time.After(10 * time.Second):
+	case <-time.After(limit):
 		_ = t.child.Process.Kill()
 		<-done
-		return errors.New("the server did not stop in 10 s")
+		return fmt.Errorf("the server did not stop in %v", limit)
 	}
+}
+
+// entry is where the i-th client goes.
+func (t *target) entry(i int) netip.AddrPort {
+	if len(t.edges) == 0 {
+		return t.addr
+	}
+	return t.edges[i%len(t.edges)]
 }
 
 // usage reads the kernel's figures of a child, or /metrics of another server.
@@ -173,11 +209,14 @@ func (t *target) usage() (usage, error) {
 	return u, err
 }
 
-// cpu is only the CPU time; it costs the server nothing.
-func (t *target) cpu() time.Duration {
+// cpu is only the CPU time, that of all processes of a cluster; it costs the server nothing.
+func (t *target) cpu() (sum time.Duration) {
 	if t.pid != 0 {
-		d, _ := cpuTime(t.pid)
-		return d
+		for _, o := range append([]*target{t}, t.more...) {
+			d, _ := cpuTime(o.pid)
+			sum += d
+		}
+		return sum
 	}
 	u, _ := t.usage()
 	return u.cpu
