@@ -53,6 +53,7 @@ func (s *nowhere) Propose(shard uint32, term, seq uint64, _ int64, _ []Write) er
 }
 func (*nowhere) Get(uint32, []byte) ([]byte, bool, error)                        { return nil, false, nil }
 func (*nowhere) Scan(uint32, []byte, []byte, func(key, value []byte) bool) error { return nil }
+func (*nowhere) Confirm(_ uint32, done func(error))                              { done(nil) }
 
 func benchNode(b *testing.B) (*Node, *sink) {
 	store := &nowhere{}

@@ -20,8 +20,10 @@ type disk struct {
 	shards [link.Shards]diskShard
 	held   bool // nothing is committed
 	delay  time.Duration
-	fail   error  // what Propose returns
-	lost   uint64 // how often history was lost
+	fail   error         // what Propose returns
+	lost   uint64        // how often history was lost
+	asked  []func(error) // of Confirm, while silent
+	silent bool
 }
 
 type diskShard struct {
@@ -138,6 +140,24 @@ func (d *disk) Get(shard uint32, key []byte) ([]byte, bool, error) {
 
 func (d *disk) Scan(shard uint32, from, to []byte, visit func(key, value []byte) bool) error {
 	return d.shards[shard].rows.Scan(from, to, visit)
+}
+
+func (d *disk) Confirm(_ uint32, done func(error)) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.silent {
+		d.asked = append(d.asked, done)
+		return
+	}
+	done(nil)
+}
+
+// hush keeps the answers of Confirm back; what was kept back before is returned.
+func (d *disk) hush(on bool) (asked []func(error)) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	asked, d.asked, d.silent = d.asked, nil, on
+	return asked
 }
 
 // put changes a row behind the shard's back.

@@ -39,6 +39,9 @@
 // UNAVAILABLE, while soft presence goes on and lazy records wait. A store that does not take a
 // proposal for the moment gets it again, in order.
 //
+// Reads are answered from memory. A linearizable one waits until the store has confirmed, by Confirm, that no later term has
+// begun; a shard that closes or reopens meanwhile answers it MOVING.
+//
 // A user is read back in the gateway's turn: its profile, the rest of its rows if the profile says
 // that there is more, then its records that are not committed yet. Whoever is watched
 // or asked about without being resident is read for the answer alone.

@@ -48,6 +48,7 @@ type gateway struct {
 	opening    time.Time // when the shard opened under its term
 	events     uint64    // the last one committed
 	waiting    []waiting
+	confirming int       // linearizable reads that wait for the store
 	tidied     time.Time // when old rows were last looked for
 	swept      uint64    // dedupe rows of hours before are gone
 	graphs     graphs
@@ -162,6 +163,10 @@ func (g *gateway) handle(msg any, now time.Time) {
 		g.handleClosed(msg)
 		return
 	}
+	if up, ok := msg.(*link.Up); ok && linearizable(up) {
+		g.confirm(up)
+		return
+	}
 	switch m := msg.(type) {
 	case committed:
 		if m.term == g.out.term {
@@ -172,6 +177,8 @@ func (g *gateway) handle(msg any, now time.Time) {
 		g.flush(now)
 	case *request:
 		m.run(g, now)
+	case *confirmed:
+		g.confirmed(m, now)
 	case *graphAnswer:
 		g.graphed(m, now)
 	case *link.Up:
@@ -209,6 +216,8 @@ func (g *gateway) handleClosed(msg any) {
 		}
 	case *request:
 		m.done(ErrNotLeader)
+	case *confirmed:
+		g.moving(m.read)
 	case edgeDead:
 		delete(g.edges, m.edge)
 		delete(g.away, m.edge)

@@ -70,7 +70,7 @@ func (g *gateway) opened(m *opened) {
 		n.cfg.Logger.Warn("the shard's time is ahead of the clock", "shard", g.shard, "by", late)
 	}
 	g.proposals, g.transfers = newProposals(), newTransfers()
-	g.graphs, g.tidied, g.swept = graphs{}, time.Time{}, 0
+	g.graphs, g.tidied, g.swept, g.confirming = graphs{}, time.Time{}, 0, 0
 	g.scanShard()
 	g.anew(m.out, 0)
 	g.opening = g.now()

@@ -58,6 +58,17 @@ func (c *core) Scan(shard uint32, from, to []byte, visit func(key, value []byte)
 	return c.rows[shard].Scan(from, to, visit)
 }
 
+// Confirm knows at once who leads.
+func (c *core) Confirm(shard uint32, done func(error)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.leads[shard].core != c {
+		done(ErrNotLeader)
+		return
+	}
+	done(nil)
+}
+
 // lead opens a shard on a node under the next term. Whoever led it goes on as if it did until it is told.
 func (c *core) lead(shard uint32) {
 	if c.truth != nil {

@@ -27,6 +27,10 @@ type Store interface {
 	// Scan visits the rows in [from, to) in order of their keys, until visit says no. What
 	// visit is given may be overwritten when it returned.
 	Scan(shard uint32, from, to []byte, visit func(key, value []byte) bool) error
+	// Confirm calls done once, from any goroutine and at any time: with nil when, after the call, it was certain
+	// that no later term of the shard had committed anything, and all that was committed before the call is seen by
+	// Get and Scan; else with an error. done does not block.
+	Confirm(shard uint32, done func(error))
 }
 
 // Why a Store does not take a proposal.

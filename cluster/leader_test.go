@@ -168,6 +168,17 @@ func TestReadsShareARound(t *testing.T) {
 	}
 }
 
+// A sole voter has nobody to ask: it answers in the turn in which it was asked.
+func TestReadOfASoleVoter(t *testing.T) {
+	s := newStand(t, 1, HostConfig{})
+	s.open(0)
+	_, _ = s.host.Read(0, 1), s.host.Read(0, 2)
+	turn := s.turn()
+	if len(turn.Before)+len(turn.After) != 0 || !slices.Equal(turn.Events, []Event{ReadReady{ID: 1}, ReadReady{ID: 2}}) {
+		t.Errorf("%d messages, events %v", len(turn.Before)+len(turn.After), turn.Events)
+	}
+}
+
 func TestGate(t *testing.T) {
 	s, _ := lead(t, HostConfig{})
 	st, _ := s.host.Status(1)

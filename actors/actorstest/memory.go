@@ -121,6 +121,9 @@ func (m *Memory) Propose(shard uint32, term, seq uint64, _ int64, writes []row.W
 // Get implements actors.Store.
 func (m *Memory) Get(shard uint32, key []byte) ([]byte, bool, error) { return m.shards[shard].Get(key) }
 
+// Confirm implements actors.Store: nobody else has the rows.
+func (m *Memory) Confirm(_ uint32, done func(error)) { done(nil) }
+
 // Scan implements actors.Store.
 func (m *Memory) Scan(shard uint32, from, to []byte, visit func(key, value []byte) bool) error {
 	return m.shards[shard].Scan(from, to, visit)

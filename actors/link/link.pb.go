@@ -3931,6 +3931,7 @@ type Query struct {
 	Watcher       string                 `protobuf:"bytes,3,opt,name=watcher,proto3" json:"watcher,omitempty"`
 	Hidden        uint32                 `protobuf:"varint,4,opt,name=hidden,proto3" json:"hidden,omitempty"`
 	Users         []string               `protobuf:"bytes,5,rep,name=users,proto3" json:"users,omitempty"`
+	Linearizable  bool                   `protobuf:"varint,6,opt,name=linearizable,proto3" json:"linearizable,omitempty"` // as in Ask; pending rows if it cannot be confirmed
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3998,6 +3999,13 @@ func (x *Query) GetUsers() []string {
 		return x.Users
 	}
 	return nil
+}
+
+func (x *Query) GetLinearizable() bool {
+	if x != nil {
+		return x.Linearizable
+	}
+	return false
 }
 
 type Device struct {
@@ -5610,9 +5618,10 @@ func (x *RoomChange) GetAll() bool {
 
 // Ask is a read of the HTTP API.
 type Ask struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	Call  uint64                 `protobuf:"varint,1,opt,name=call,proto3" json:"call,omitempty"`
-	App   string                 `protobuf:"bytes,2,opt,name=app,proto3" json:"app,omitempty"`
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Call         uint64                 `protobuf:"varint,1,opt,name=call,proto3" json:"call,omitempty"`
+	App          string                 `protobuf:"bytes,2,opt,name=app,proto3" json:"app,omitempty"`
+	Linearizable bool                   `protobuf:"varint,3,opt,name=linearizable,proto3" json:"linearizable,omitempty"` // answer when the shard has confirmed that it is led here still; else MOVING
 	// Types that are valid to be assigned to What:
 	//
 	//	*Ask_Online
@@ -5670,6 +5679,13 @@ func (x *Ask) GetApp() string {
 		return x.App
 	}
 	return ""
+}
+
+func (x *Ask) GetLinearizable() bool {
+	if x != nil {
+		return x.Linearizable
+	}
+	return false
 }
 
 func (x *Ask) GetWhat() isAsk_What {
@@ -6628,13 +6644,14 @@ const file_actors_link_link_proto_rawDesc = "" +
 	"\awatcher\x18\x03 \x01(\tR\awatcher\x12\x16\n" +
 	"\x06hidden\x18\x04 \x01(\rR\x06hidden\x12\x10\n" +
 	"\x03add\x18\x05 \x03(\tR\x03add\x12\x16\n" +
-	"\x06remove\x18\x06 \x03(\tR\x06remove\"u\n" +
+	"\x06remove\x18\x06 \x03(\tR\x06remove\"\x99\x01\n" +
 	"\x05Query\x12\x12\n" +
 	"\x04call\x18\x01 \x01(\x04R\x04call\x12\x10\n" +
 	"\x03app\x18\x02 \x01(\tR\x03app\x12\x18\n" +
 	"\awatcher\x18\x03 \x01(\tR\awatcher\x12\x16\n" +
 	"\x06hidden\x18\x04 \x01(\rR\x06hidden\x12\x14\n" +
-	"\x05users\x18\x05 \x03(\tR\x05users\"4\n" +
+	"\x05users\x18\x05 \x03(\tR\x05users\x12\"\n" +
+	"\flinearizable\x18\x06 \x01(\bR\flinearizable\"4\n" +
 	"\x06Device\x12\x14\n" +
 	"\x05class\x18\x01 \x01(\rR\x05class\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\rR\x05state\"\x88\x02\n" +
@@ -6771,10 +6788,11 @@ const file_actors_link_link_proto_rawDesc = "" +
 	"\x06update\x18\x05 \x03(\v2\x15.muster.link.OccupantR\x06update\x12+\n" +
 	"\x05leave\x18\x06 \x03(\v2\x15.muster.link.OccupantR\x05leave\x12\x14\n" +
 	"\x05count\x18\a \x01(\rR\x05count\x12\x10\n" +
-	"\x03all\x18\b \x01(\bR\x03all\"\x84\x03\n" +
+	"\x03all\x18\b \x01(\bR\x03all\"\xa8\x03\n" +
 	"\x03Ask\x12\x12\n" +
 	"\x04call\x18\x01 \x01(\x04R\x04call\x12\x10\n" +
-	"\x03app\x18\x02 \x01(\tR\x03app\x121\n" +
+	"\x03app\x18\x02 \x01(\tR\x03app\x12\"\n" +
+	"\flinearizable\x18\x03 \x01(\bR\flinearizable\x121\n" +
 	"\x06online\x18\n" +
 	" \x01(\v2\x17.muster.link.OnlinePageH\x00R\x06online\x12\x18\n" +
 	"\x06counts\x18\v \x01(\bH\x00R\x06counts\x120\n" +

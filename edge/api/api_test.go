@@ -389,6 +389,48 @@ func TestCoreErrors(t *testing.T) {
 	}
 }
 
+// A linearizable read is asked for as such, and has an error where a default one has "unknown".
+func TestLinearizable(t *testing.T) {
+	core := newFake(t)
+	core.online("default", "alice")
+	a := newAPI(t, core)
+	reads := []*struct{ method, path, body string }{
+		{"GET", "/v1/users/alice", ""}, {"GET", "/v1/users/alice/contacts", ""}, {"GET", "/v1/users/alice/outbox", ""},
+		{"POST", "/v1/presence", `{"users":["alice"]}`},
+	}
+	for _, r := range reads {
+		for _, query := range []string{"", "?linearizable=false", "?linearizable=true"} {
+			core.sent = nil
+			if w := do(a, request(r.method, r.path+query, r.body)); w.Code != http.StatusOK || strings.Contains(w.Body.String(), "unknown") {
+				t.Fatalf("%s%s: %d %s", r.path, query, w.Code, w.Body)
+			}
+			up := core.sent[0]
+			if got := up.GetAsk().GetLinearizable() || up.GetQuery().GetLinearizable(); got != strings.Contains(query, "true") {
+				t.Errorf("%s%s: %v", r.path, query, up)
+			}
+		}
+	}
+	shard := link.ShardOf("default", link.KindUser, "alice")
+	for name, broken := range map[string]func(){
+		"settling":    func() { core.settle[shard] = true; delete(core.users, presence.Key{App: "default", User: "alice"}) },
+		"unreachable": func() { core.down[shard] = errors.New("no link") },
+	} {
+		broken()
+		for _, r := range reads[:3] {
+			w := do(a, request(r.method, r.path+"?linearizable=true", r.body))
+			wantError(t, w, http.StatusServiceUnavailable, wire.CodeNotReady)
+		}
+		w := do(a, request("POST", "/v1/presence?linearizable=true", `{"users":["alice"]}`))
+		if !strings.Contains(w.Body.String(), `"state":"unknown","error":{"code":124`) {
+			t.Errorf("%s: %s", name, w.Body)
+		}
+		if w = do(a, request("GET", "/v1/users/alice", "")); w.Code != http.StatusOK || !strings.Contains(w.Body.String(), "unknown") {
+			t.Errorf("%s: default: %s", name, w.Body)
+		}
+	}
+	wantError(t, do(a, request("GET", "/v1/users/alice?linearizable=perhaps", "")), http.StatusBadRequest, wire.CodeBadRequest)
+}
+
 func TestHealthAndMetrics(t *testing.T) {
 	reg := prometheus.NewPedanticRegistry()
 	var why []string

@@ -26,6 +26,7 @@ type ContactRow struct {
 
 type contactsRequest struct {
 	UserPath
+	Freshness
 	Cursor string `query:"cursor" maxLength:"256" doc:"The cursor of the page before"`
 	Limit  int    `query:"limit" minimum:"1" maximum:"500" default:"100" doc:"Rows in a page"`
 }
@@ -116,7 +117,7 @@ func (a *API) listContacts(ctx context.Context, in *contactsRequest) (contactsRe
 	if err != nil {
 		return contactsReply{}, err
 	}
-	answer, err := a.ask(ctx, in.ID, &link.Ask{What: &link.Ask_Contacts{
+	answer, err := a.ask(ctx, in.ID, &link.Ask{Linearizable: in.Linearizable, What: &link.Ask_Contacts{
 		Contacts: &link.ContactsPage{User: in.ID, After: after, Limit: uint32(in.Limit)},
 	}})
 	if err != nil {
@@ -170,6 +171,9 @@ func afterOf(cursor string) (string, error) {
 func (a *API) ask(ctx context.Context, user string, ask *link.Ask) (*link.Answer, error) {
 	ask.App = appOf(ctx)
 	down, err := a.call(ctx, &link.Up{Shard: link.ShardOf(ask.App, link.KindUser, user), Body: &link.Up_Ask{Ask: ask}})
+	if err != nil && ask.Linearizable {
+		return nil, unconfirmed()
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -119,6 +119,11 @@ func callError(err error) *Error {
 	return fail(wire.CodeNotReady, time.Second, "the shard did not answer; a change may or may not have been made")
 }
 
+// unconfirmed is a linearizable read that the shard did not answer.
+func unconfirmed() *Error {
+	return fail(wire.CodeNotReady, 200*time.Millisecond, "the shard could not confirm in time that this is the newest")
+}
+
 // wrongAnswer is an answer of a kind that the request does not have.
 func wrongAnswer() *Error {
 	return fail(wire.CodeInternal, 0, "the shard answered something else than was asked")

@@ -35,8 +35,8 @@ func (a *API) outboxes() {
 	}, a.erase)
 }
 
-func (a *API) outbox(ctx context.Context, in *UserPath) (Document, error) {
-	answer, err := a.ask(ctx, in.ID, &link.Ask{What: &link.Ask_Outbox{Outbox: in.ID}})
+func (a *API) outbox(ctx context.Context, in *userRequest) (Document, error) {
+	answer, err := a.ask(ctx, in.ID, &link.Ask{Linearizable: in.Linearizable, What: &link.Ask_Outbox{Outbox: in.ID}})
 	if err != nil {
 		return nil, err
 	}

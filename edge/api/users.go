@@ -18,7 +18,18 @@ type UserPath struct {
 	ID string `path:"id" doc:"The user" pattern:"^[A-Za-z0-9._@+=-]{1,128}$" patternDescription:"an id of 1 to 128 of A-Z a-z 0-9 . _ @ + = -" example:"alice"`
 }
 
+// Freshness is how new the answer of a read must be.
+type Freshness struct {
+	Linearizable bool `query:"linearizable" doc:"Answer only when the shard's leader has made sure that it still leads, so that nothing acknowledged before is missing; it costs a round between the cores. Else an error that can be retried"`
+}
+
+type userRequest struct {
+	UserPath
+	Freshness
+}
+
 type presenceRequest struct {
+	Freshness
 	Body struct {
 		Users []string `json:"users" minItems:"1" maxItems:"1000" doc:"Ids of users; each is answered once" nullable:"false"`
 	}
@@ -139,36 +150,43 @@ func (a *API) presences(ctx context.Context, in *presenceRequest) (presenceReply
 	eachShard(shards, func(shard uint32) {
 		down, err := a.call(ctx, &link.Up{
 			Shard: shard,
-			Body:  &link.Up_Query{Query: &link.Query{App: app, Users: byShard[shard]}},
+			Body:  &link.Up_Query{Query: &link.Query{App: app, Users: byShard[shard], Linearizable: in.Linearizable}},
 		})
+		if in.Linearizable {
+			for _, user := range byShard[shard] {
+				reply.Presences[at[user]].Error = unconfirmed()
+			}
+		}
 		if err != nil || down.GetViews() == nil {
 			return // these users stay unknown
 		}
 		for _, row := range down.GetViews().Rows {
 			// Only what was asked: rows of two shards never meet in one place.
-			if i, ok := at[row.User]; ok && link.ShardOf(app, link.KindUser, row.User) == shard {
-				reply.Presences[i] = present(down.Term, row)
+			i, ok := at[row.User]
+			if !ok || link.ShardOf(app, link.KindUser, row.User) != shard || row.Pending {
+				continue
 			}
+			reply.Presences[i] = present(down.Term, row)
 		}
 	})
 	return reply, nil
 }
 
-func (a *API) user(ctx context.Context, in *UserPath) (User, error) {
+func (a *API) user(ctx context.Context, in *userRequest) (User, error) {
 	app := appOf(ctx)
 	down, err := a.call(ctx, &link.Up{
 		Shard: link.ShardOf(app, link.KindUser, in.ID),
-		Body:  &link.Up_Ask{Ask: &link.Ask{App: app, What: &link.Ask_User{User: in.ID}}},
+		Body:  &link.Up_Ask{Ask: &link.Ask{App: app, Linearizable: in.Linearizable, What: &link.Ask_User{User: in.ID}}},
 	})
 	if err != nil {
-		return User{Presence: Presence{User: in.ID, State: unknown}}, nil
+		return unsaid(in)
 	}
 	answer := down.GetAnswer()
 	if answer == nil {
 		return User{}, wrongAnswer()
 	}
 	if settling(answer.Code) {
-		return User{Presence: Presence{User: in.ID, State: unknown}}, nil
+		return unsaid(in)
 	}
 	if err := coreError(answer.Code, answer.Message); err != nil {
 		return User{}, err
@@ -178,11 +196,22 @@ func (a *API) user(ctx context.Context, in *UserPath) (User, error) {
 		return User{}, err
 	}
 	for _, row := range answer.Rows {
+		if row.User == in.ID && row.Pending && in.Linearizable {
+			return User{}, unconfirmed()
+		}
 		if row.User == in.ID {
 			out.Presence = present(down.Term, row)
 		}
 	}
 	return out, nil
+}
+
+// unsaid is a user of whom the shard cannot say anything now: unknown, but an error if it had to be certain.
+func unsaid(in *userRequest) (User, error) {
+	if in.Linearizable {
+		return User{}, unconfirmed()
+	}
+	return User{Presence: Presence{User: in.ID, State: unknown}}, nil
 }
 
 // settling reports whether a shard says that it cannot say.

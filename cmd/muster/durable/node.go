@@ -142,6 +142,13 @@ func (n *Node) Scan(shard uint32, from, to []byte, visit func(key, value []byte)
 	return n.Store.Scan(shard, from, to, visit)
 }
 
+// Confirm implements actors.Store by a round of heartbeats to a quorum, which all reads of the moment share. A sole voter
+// needs none.
+func (n *Node) Confirm(shard uint32, done func(error)) {
+	<-n.started
+	n.engine.ReadIndex(shard, func(err error) { done(refusal(err)) })
+}
+
 // NotReady says why not all shards are served; empty: they are.
 func (n *Node) NotReady() []string {
 	select {
