@@ -52,7 +52,9 @@ func (p *planner) take(v *view) {
 			cmd.Replicas = append(cmd.Replicas, Replica{ID: m.Replica, Node: m.Node, Voter: slices.Contains(v.leader.Conf.GetVoters(), m.Replica)})
 		}
 	}
-	p.do(cmd)
+	if p.known(v, cmd.Replicas) {
+		p.do(cmd)
+	}
 }
 
 func same(a, b []uint64) bool {
@@ -62,20 +64,31 @@ func same(a, b []uint64) bool {
 	return slices.Equal(a, b)
 }
 
-// adopt lists the leader's configuration when a majority of its voters has it on the disk.
+// adopt lists the leader's configuration: what it does not name may be destroyed.
 func (p *planner) adopt(v *view) {
+	if conf := v.leader.Conf; p.known(v, v.g.Replicas) {
+		p.do(Adopt{Group: v.id, Term: v.leader.Open, Voters: conf.GetVoters(), Learners: conf.GetLearners()})
+	}
+}
+
+// known says that the leader's configuration is on the disks of a majority of its voters, and of all that keep up: as long as one of
+// these is in the joint configuration before it, it may have more of the log than those who left that, and then needs votes of the
+// replicas that are to go.
+func (p *planner) known(v *view, replicas []Replica) bool {
 	conf, has := v.leader.Conf, 0
-	for _, r := range v.g.Replicas {
+	for _, r := range replicas {
 		if !slices.Contains(conf.GetVoters(), r.ID) {
 			continue
 		}
-		if own := p.report(v.id, r); own != nil && own.Conf != nil && own.Conf.Equivalent(conf) == nil {
+		own := p.report(v.id, r)
+		switch {
+		case own != nil && own.Conf != nil && own.Conf.Equivalent(conf) == nil:
 			has++
+		case p.alive(v, r) == 1:
+			return false
 		}
 	}
-	if has > len(conf.GetVoters())/2 {
-		p.do(Adopt{Group: v.id, Term: v.leader.Open, Voters: conf.GetVoters(), Learners: conf.GetLearners()})
-	}
+	return has > len(conf.GetVoters())/2
 }
 
 // strays are learners that an order added after its move had been given up. Nobody creates them.

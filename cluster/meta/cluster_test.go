@@ -523,3 +523,26 @@ func recoverAll(t *testing.T, disk vfs.FS, shards int) {
 		t.Fatal(err)
 	}
 }
+
+// forget is what a recovery of group 0 does to a node that had entered last.
+type forget struct{ node uint64 }
+
+func (forget) step() {}
+
+func (cmd forget) apply(c *change) error {
+	delete(c.Nodes, cmd.node)
+	return nil
+}
+
+// TestForgottenNodeEntersAgain has group 0 lose a node that runs.
+func TestForgottenNodeEntersAgain(t *testing.T) {
+	w := newWorld(t, 2)
+	one := w.start(1, nil)
+	two := w.start(2, nil)
+	w.state(2, Active)
+	if err := one.agent.director.commit(t.Context(), forget{2}); err != nil {
+		t.Fatal(err)
+	}
+	kick(two.agent.differs) // else it asks within a minute
+	w.state(2, Active)
+}

@@ -39,9 +39,9 @@
 // and a group has one at most. What to order next follows from the configuration that the group's leader reports:
 // add the learners; when they have caught up, one joint change promotes and removes; if the leader is to leave, it
 // first gives its leadership away. An order names the configuration it starts from, so that a late or doubled one
-// is refused. The move is over when a majority of its new voters reports the final configuration, which a replica does
-// only once it is synced: else a power loss could leave them in the joint one, whose old half has gone. Only then may the replicas
-// that left be destroyed.
+// is refused. The move is over when a majority of its new voters, and each of them that keeps up, reports the final configuration,
+// which a replica does only once it is synced: else a power loss, or the loss of the leader, could leave them in the joint one, whose old
+// half has gone. Only then may the replicas that left be destroyed.
 //
 // # After a majority was lost for good
 //

@@ -231,8 +231,11 @@ func (a *Agent) holding(ctx context.Context) {
 			entered = err == nil
 			a.belongs(err)
 		}
-		next := holdEvery
-		if err := a.keep(ctx); err != nil || !entered {
+		next, err := holdEvery, a.keep(ctx)
+		if errors.Is(err, ErrNoNode) {
+			entered = false // group 0 was recovered, and does not know of this node any more
+		}
+		if err != nil || !entered {
 			next = holdAgain
 		}
 		timer.Reset(next)

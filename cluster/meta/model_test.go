@@ -53,6 +53,7 @@ type modelConf struct {
 
 type modelReplica struct {
 	id, node, applied uint64
+	told              uint64 // up to where it knows that it is committed
 	caughtAt          time.Time
 	everCaught        bool
 }
@@ -72,7 +73,7 @@ func newModel(seed uint64, shards, zones int, bug string) *model {
 	bear := Bear{Cluster: Cluster{ID: "c", Shards: shards}, Nodes: []Node{{ID: 1, Name: "n1", State: Joining}}}
 	for i := range shards + 1 {
 		bear.Groups = append(bear.Groups, Group{Replicas: []Replica{{ID: 1, Node: 1, Voter: true}}, Next: 2})
-		g := &modelGroup{id: uint32(i), last: 1, confs: []modelConf{{index: 1, voters: []uint64{1}}}, reps: map[uint64]*modelReplica{1: {id: 1, node: 1, applied: 1, everCaught: true}}}
+		g := &modelGroup{id: uint32(i), last: 1, confs: []modelConf{{index: 1, voters: []uint64{1}}}, reps: map[uint64]*modelReplica{1: {id: 1, node: 1, applied: 1, told: 1, everCaught: true}}}
 		m.groups = append(m.groups, g)
 		m.given[[2]uint64{uint64(i), 1}] = 1
 	}
@@ -119,7 +120,7 @@ func (g *modelGroup) conf() *modelConf { return &g.confs[len(g.confs)-1] }
 func (g *modelGroup) confOf(r *modelReplica) *modelConf {
 	c := &modelConf{}
 	for i := range g.confs {
-		if g.confs[i].index <= r.applied {
+		if g.confs[i].index <= r.told {
 			c = &g.confs[i]
 		}
 	}
@@ -153,7 +154,7 @@ func (m *model) quorum(g *modelGroup, c *modelConf) bool {
 
 // replicate puts the last entry on a majority.
 func (m *model) replicate(g *modelGroup, c *modelConf) {
-	g.reps[g.leader].applied = g.last
+	g.reps[g.leader].applied, g.reps[g.leader].told = g.last, g.last
 	for _, half := range [][]uint64{c.voters, c.outgoing} {
 		has := 0
 		for _, i := range m.r.Perm(len(half)) {
@@ -191,9 +192,12 @@ func (m *model) raftStep(g *modelGroup) {
 			r.caughtAt = time.Time{}
 			continue
 		}
+		if m.calm || id == g.leader || m.r.IntN(3) > 0 {
+			r.told = r.applied
+		}
 		switch {
 		case r.applied == 0 && m.r.IntN(3) == 0:
-			r.applied = g.last
+			r.applied, r.told = g.last, g.last // a snapshot
 		case r.applied > 0:
 			r.applied = min(g.last, r.applied+uint64(m.r.IntN(200)))
 		}
@@ -317,6 +321,8 @@ func (m *model) hold(n *modelNode) {
 			}
 			if c := g.conf(); slices.Contains(c.voters, id) || slices.Contains(c.outgoing, id) {
 				m.fail("group %d: voter %d is destroyed", g.id, id)
+			} else if !g.without(id) {
+				m.fail("group %d: replica %d is destroyed before a majority knows that it has left", g.id, id)
 			}
 			delete(g.reps, id)
 		}
@@ -333,6 +339,29 @@ func (m *model) hold(n *modelNode) {
 	}
 }
 
+// without says that a majority of its voters has the first configuration without a replica, or was destroyed since.
+func (g *modelGroup) without(id uint64) bool {
+	var last, next *modelConf
+	for i := range g.confs {
+		c := &g.confs[i]
+		if slices.Contains(c.voters, id) || slices.Contains(c.outgoing, id) {
+			last, next = c, nil
+		} else if next == nil {
+			next = c
+		}
+	}
+	if last == nil || next == nil {
+		return last == nil // it never voted
+	}
+	knows := 0
+	for _, v := range next.voters {
+		if r := g.reps[v]; r == nil || r.told >= next.index {
+			knows++
+		}
+	}
+	return knows > len(next.voters)/2
+}
+
 func (m *model) report(n *modelNode) Report {
 	r := Report{Node: n.id, Incarnation: n.incarnation, Asked: m.at}
 	for _, g := range m.groups {
@@ -342,6 +371,9 @@ func (m *model) report(n *modelNode) Report {
 				continue
 			}
 			rr := ReplicaReport{Group: g.id, ID: id, Term: g.term, Applied: rep.applied, Conf: g.confOf(rep).raft()}
+			if m.bug == "destroy before it is known" {
+				rr.Conf = g.conf().raft()
+			}
 			if g.leader == id {
 				rr.Open, rr.Behind = g.term, map[uint64]uint64{}
 				c := g.conf()

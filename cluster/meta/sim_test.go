@@ -424,6 +424,7 @@ func TestInjectedBugs(t *testing.T) {
 		"promote without catch-up":     "never caught up",
 		"two changes at once":          "two changes at once",
 		"replica id reuse":             "I5",
+		"destroy before it is known":   "before a majority knows",
 	} {
 		t.Run(bug, func(t *testing.T) {
 			for seed := range uint64(100) {

@@ -1,0 +1,83 @@
+package meta
+
+import (
+	"testing"
+	"time"
+
+	"go.etcd.io/raft/v3/raftpb"
+
+	"muster/persistence"
+)
+
+// TestMoveEndsWhenItIsKnown reports a swap of replica 3 for 4 that the leader, on node 1, has finished: the replica that left may go when
+// nobody can need it any more, be it that group 0 recorded the move or lost it (Take).
+func TestMoveEndsWhenItIsKnown(t *testing.T) {
+	now := time.Unix(1_700_000_000, 0)
+	final := &raftpb.ConfState{Voters: []uint64{1, 2, 4}}
+	both := &raftpb.ConfState{Voters: []uint64{1, 2, 4}, VotersOutgoing: []uint64{1, 2, 3}}
+	members := []persistence.Member{{Replica: 1, Node: 1}, {Replica: 2, Node: 2}, {Replica: 4, Node: 4}}
+	state := State{Cluster: Cluster{ID: "c", Shards: 1}, Nodes: map[uint64]Node{}, Groups: []Group{{}, {
+		Replicas: []Replica{{1, 1, true}, {2, 2, true}, {3, 3, true}, {4, 4, false}}, Next: 5,
+		Move: &Move{Add: []uint64{4}, Remove: []uint64{3}, Since: now.UnixMilli()},
+	}}}
+	for id := range uint64(4) {
+		state.Nodes[id+1] = Node{ID: id + 1, State: Active, Since: now.UnixMilli()}
+	}
+	forgot := state.Clone()
+	forgot.Groups[1] = Group{Replicas: state.Groups[1].Replicas[:3], Next: 4}
+	for _, tt := range []struct {
+		name   string
+		confs  map[uint64]*raftpb.ConfState // of the replicas whose nodes report
+		behind uint64                       // of replica 2
+		want   bool
+	}{
+		{"the leader alone", map[uint64]*raftpb.ConfState{1: final, 2: both, 3: both, 4: both}, 0, false},
+		{"the leader and who left", map[uint64]*raftpb.ConfState{1: final, 3: final}, 0, false},
+		{"a majority, and one is about to be told", map[uint64]*raftpb.ConfState{1: final, 2: both, 3: final, 4: final}, 0, false},
+		{"a majority, and one lags far behind", map[uint64]*raftpb.ConfState{1: final, 2: both, 3: final, 4: final}, keepsUp + 1, true},
+		{"a majority, and one is silent", map[uint64]*raftpb.ConfState{1: final, 4: final}, 0, true},
+		{"all", map[uint64]*raftpb.ConfState{1: final, 2: final, 3: both, 4: final}, 0, true},
+		{"nobody", map[uint64]*raftpb.ConfState{1: both, 2: both, 3: both, 4: both}, 0, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			reports := Reports{}
+			for id := range state.Nodes {
+				reports[id] = Report{Node: id, Asked: now.Add(-freshFor - time.Second)}
+			}
+			for id, conf := range tt.confs {
+				r := ReplicaReport{Group: 1, ID: id, Term: 7, Applied: 9, Conf: conf}
+				if id == 1 {
+					r.Open, r.Members, r.Behind = 7, members, map[uint64]uint64{1: 0, 2: tt.behind, 4: 0}
+				}
+				reports[id] = Report{Node: id, Incarnation: 1, Asked: now, Replicas: []ReplicaReport{r}}
+			}
+			over := func(s State) (adopt, take bool) {
+				for _, step := range Plan(s, reports, now) {
+					if c, ok := step.(Command); ok {
+						next, _, err := s.Apply(c, now)
+						if err != nil {
+							t.Fatalf("%T%+v: %v", c, c, err)
+						}
+						s = next
+					}
+					switch step.(type) {
+					case Adopt:
+						adopt = true
+					case Take:
+						take = true
+					}
+				}
+				if gone := s.Groups[1].find(3) == nil; gone != (adopt || take) {
+					t.Errorf("%+v", s.Groups[1])
+				}
+				return adopt, take
+			}
+			if adopt, take := over(state); adopt != tt.want || take {
+				t.Errorf("the move is over: %v, another history: %v", adopt, take)
+			}
+			if adopt, take := over(forgot); take != tt.want || adopt {
+				t.Errorf("a move that group 0 does not know is over: %v, %v", take, adopt)
+			}
+		})
+	}
+}
