@@ -87,7 +87,7 @@ type crash struct {
 	of      *activation
 	why     any
 	stack   []byte
-	refused bool // nothing is wrong with it: the store refused what it did
+	refused bool // nothing is wrong with it: the store refused a command
 }
 
 // Receive handles one message of a user or room.
@@ -127,11 +127,11 @@ func (a *activation) stepUser(ctx actor.Context, now time.Time, in presence.Inpu
 	g := a.out.gw
 	seq, err := g.keep(a, out.Records, now)
 	if err != nil {
-		if d := userReply(a.key, up, presence.Reply{Code: presence.Code(link.Code_UNAVAILABLE), Message: noRoom}); d != nil {
+		d := userReply(a.key, up, presence.Reply{Code: presence.Code(link.Code_UNAVAILABLE), Message: noRoom})
+		if d != nil {
 			a.out.send(sender(up), d)
 		}
-		_, own := in.(presence.Tick)
-		panic(&crash{of: a, why: err, refused: !own})
+		panic(&crash{of: a, why: err, refused: d != nil}) // what nobody asked for would be refused again and again
 	}
 	_, ticked := in.(presence.Tick)
 	note := &stepped{of: a, publish: out.Publish, tick: ticked && out.Publish == nil, seen: a.user.Seen(), idle: a.user.Idle(), seq: seq}

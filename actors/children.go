@@ -218,6 +218,9 @@ func (g *gateway) HandleFailure(_ *actor.ActorSystem, s actor.Supervisor, child 
 func (g *gateway) recall(t *trouble, now time.Time) {
 	if !t.room {
 		g.step(presence.Dropped{Key: t.key}, nil, now)
+		if gate := g.gates[t.key]; gate != nil && len(gate.queue) > 0 && g.users[t.key] == nil {
+			g.step(presence.Deliver{Key: t.key, In: presence.Wake{}}, nil, now) // to show what those in flight did
+		}
 		return
 	}
 	for _, e := range g.node.edges() {

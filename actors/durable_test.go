@@ -240,6 +240,89 @@ func TestNoRoom(t *testing.T) {
 	})
 }
 
+// A flush that the disk had no room for must not make the next one forget that the user has more rows than a profile.
+func TestNoRoomKeepsRows(t *testing.T) {
+	onDisk(t, 2, Config{}, func(c *cluster, d *disk) {
+		e, w := c.edges[0], c.edges[1]
+		w.watch("wendy", "ann")
+		e.attach("ann", "a1", 1)
+		w.saw("wendy>ann: online")
+		if code := e.code(e.setClaim("ann", "c", "kept", 0)); code != link.Code_OK {
+			t.Fatal(code)
+		}
+		w.saw("wendy>ann: dnd kept")
+		pass(5 * time.Second)
+		d.refuse(ErrNoRoom)
+		e.detach("ann", "a1", 1, link.Cause_BYE) // leaves a marker to be written
+		w.saw("wendy>ann: offline kept")
+		pass(5 * time.Second)
+		d.refuse(nil)
+		pass(5 * time.Second)
+		d.lose(shardOf("ann"), true)
+		pass(5 * time.Second)
+		e.attach("ann", "a2", 2)
+		w.saw("wendy>ann: dnd kept")
+	})
+}
+
+// What is acknowledged is shown, also when the change after it, for which there was no room, has ended the activation; and
+// nothing is shown before it is acknowledged.
+func TestNoRoomInFlight(t *testing.T) {
+	for _, there := range []bool{true, false} {
+		onDisk(t, 2, Config{}, func(c *cluster, d *disk) {
+			e, w, was := c.edges[0], c.edges[1], "offline"
+			read := func() string { return e.text(e.ask(shardOf("ann"), &link.Ask{What: &link.Ask_User{User: "ann"}})) }
+			if there {
+				e.attach("ann", "a1", 1)
+				was = "dnd"
+			}
+			e.code(e.setClaim("ann", "c", "zero", 0))
+			pass(time.Minute)
+			w.watch("wendy", "ann")
+			w.saw("wendy>ann: " + was + " zero")
+			d.hold(true)
+			call := e.setClaim("ann", "c", "one", 0)
+			synctest.Wait()
+			d.refuse(ErrNoRoom)
+			if code := e.code(e.setClaim("ann", "c", "two", 0)); code != link.Code_UNAVAILABLE {
+				t.Fatal(code)
+			}
+			plain := e.ask(shardOf("ann"), &link.Ask{What: &link.Ask_User{User: "ann"}})
+			if !e.open(call) || !e.open(plain) {
+				t.Fatalf("answers before the commit: %v, %v", e.answer(call), e.answer(plain))
+			}
+			w.saw()
+			d.refuse(nil)
+			d.hold(false)
+			if code := e.code(call); code != link.Code_OK || read() != "one" {
+				t.Fatalf("there %v: %v, then %q is read", there, code, read())
+			}
+			w.saw("wendy>ann: " + was + " one")
+		})
+	}
+}
+
+// What ends by itself while there is no room keeps no shard busy, and ends when there is room again.
+func TestNoRoomToEnd(t *testing.T) {
+	onDisk(t, 2, Config{}, func(c *cluster, d *disk) {
+		e, w := c.edges[0], c.edges[1]
+		w.watch("wendy", "ann")
+		e.attach("ann", "a1", 1)
+		if code := e.code(e.setClaim("ann", "c", "kept", 10*time.Minute)); code != link.Code_OK {
+			t.Fatal(code)
+		}
+		w.saw("wendy>ann: online", "wendy>ann: dnd kept")
+		d.refuse(ErrNoRoom)
+		pass(20 * time.Minute)
+		if n := c.node.Stats().Spawned.Load(); n > 200 {
+			t.Errorf("%d activations", n)
+		}
+		d.refuse(nil)
+		pass(time.Minute)
+		w.saw("wendy>ann: online")
+	})
+}
+
 // A store that is busy keeps the order: what it did not take goes first when it does.
 func TestBusy(t *testing.T) {
 	onDisk(t, 1, Config{}, func(c *cluster, d *disk) {

@@ -24,6 +24,7 @@ type part struct {
 	gate    *gate
 	records []presence.Record
 	lazy    bool
+	more    bool // what the activation's more was before
 }
 
 // flight is a proposal that is not committed.
@@ -141,6 +142,9 @@ func isEvent(r presence.Record) bool {
 
 // carry puts records of a user into a proposal.
 func (g *gateway) carry(f *flight, p *part, now time.Time) {
+	if a := g.users[p.gate.key]; a != nil {
+		p.more = a.more
+	}
 	g.encode(f, p.gate.key, p.records, now)
 	p.gate.fly = append(p.gate.fly, p)
 	f.parts = append(f.parts, p)
@@ -202,13 +206,13 @@ func (g *gateway) propose(f *flight, now time.Time) error {
 	for _, k := range f.fresh {
 		delete(g.fresh, k)
 	}
-	for _, p := range f.parts {
+	for _, p := range slices.Backward(f.parts) {
 		p.gate.fly = slices.DeleteFunc(p.gate.fly, func(q *part) bool { return p == q })
+		if a := g.users[p.gate.key]; a != nil {
+			a.more = p.more // what was to say so was not written
+		}
 		if p.lazy {
 			g.keepLazy(p.gate, p.records)
-			if a := g.users[p.gate.key]; a != nil {
-				a.more = false // what was to say so was not written; the profile is read again
-			}
 		}
 		g.tidy(p.gate)
 	}
