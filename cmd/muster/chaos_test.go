@@ -18,7 +18,7 @@ func TestChaos(t *testing.T) {
 	dir := t.TempDir()
 	var out, progress bytes.Buffer
 	err := chaos.Run(t.Context(), chaos.Options{
-		Scenarios: []string{"kill-core"}, Seed: 1, Length: 2 * time.Second, Cores: 1, Sessions: 12, Sends: 50,
+		Scenarios: []string{"kill-core"}, Seed: 1, Length: 2 * time.Second, Cores: 1, Sessions: 12, Watches: 8, Changes: 4, Sends: 50,
 		Settle: 2 * time.Minute, Loopback: true, Report: dir, Out: &out, Progress: &progress,
 		Serve: []string{"--grace-gone=500ms", "--grace-silence=500ms"},
 	})

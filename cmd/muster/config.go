@@ -60,6 +60,7 @@ type Config struct {
 	GraceSilence  time.Duration `koanf:"grace-silence" default:"15s" help:"time to offline after silence, 0 to 2m"`
 	GraceDrain    time.Duration `koanf:"grace-drain" default:"60s" help:"time to offline for clients that were sent away by a drain"`
 	GraceInactive time.Duration `koanf:"grace-inactive" default:"2m" help:"time to offline for a mobile client in the background, 0 to 10m"`
+	StormGuard    bool          `koanf:"storm-guard" default:"true" help:"hold offline back while very many sessions are lost at once"`
 	ResumeWindow  time.Duration `koanf:"resume-window" default:"2m" help:"how long a session can be resumed, 0 to 15m"`
 
 	MaxConns    int     `koanf:"max-conns" default:"1000000" help:"connections on this node"`

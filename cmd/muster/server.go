@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"sync"
@@ -120,6 +121,9 @@ func (s *server) startCore() error {
 	p.Audience = rules
 	p.GraceGone, p.GraceSilence, p.GraceDrain, p.GraceInactive = s.cfg.GraceGone, s.cfg.GraceSilence, s.cfg.GraceDrain, s.cfg.GraceInactive
 	p.GraceNodeLost = s.cfg.GraceSilence
+	if !s.cfg.StormGuard {
+		p.StormFloor = math.MaxUint64
+	}
 	p.Resumable = s.cfg.ResumeWindow
 	p.Devices = s.cfg.MaxDevices
 	p.OutboxTTL, p.Events = s.cfg.OutboxTTL, s.cfg.Events

@@ -4,6 +4,7 @@ package chaos
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -38,6 +39,8 @@ type campaign struct {
 	nodes    map[string]*node
 	starter  *starter
 	load     *load
+	people   []*person
+	bound    bounds                          // of those who stay away after an edge was killed
 	tell     func(string)                    // one line about what happens
 	show     func(part float64, what string) // progress
 
@@ -106,7 +109,7 @@ func (c *campaign) run(ctx context.Context) error {
 	for _, name := range c.top.fronts() {
 		fronts = append(fronts, c.top.place(name))
 	}
-	c.load = newLoad(ctx, c.record, fronts, c.opt.Seed)
+	c.load = newLoad(ctx, c.record, fronts, c.opt)
 	defer c.load.http.CloseIdleConnections()
 	first := c.top.places
 	if c.top.grow {
@@ -119,21 +122,26 @@ func (c *campaign) run(ctx context.Context) error {
 	defer cancel()
 	work, stop := context.WithCancel(soft)
 	defer stop()
-	people := c.load.people(c.opt.Sessions)
+	c.people = c.load.people(c.opt)
+	c.bound = c.absentBounds()
 	probing, stopProbes := context.WithCancel(soft)
 	defer stopProbes()
 	c.load.probe(probing)
-	end := c.work(work, soft, people)
+	c.load.fine(probing)
+	end := c.work(work, soft)
 	c.breakThings(ctx)
 	stop()
 	end()
-	c.verdicts = append(c.verdicts, c.settle(ctx, people))
+	c.verdicts = append(c.verdicts, c.settle(ctx))
+	if n := len(c.joined); n > 1 {
+		c.verdicts = append(c.verdicts, c.balance(ctx))
+	}
 	stopProbes()
 	c.load.probeAll(ctx, c.opt.Settle)
 	c.measure(ctx)
 	cancel()
 	c.load.running.Wait()
-	for _, p := range people {
+	for _, p := range c.people {
 		p.leave(false)
 	}
 	c.shutdown()
@@ -158,18 +166,24 @@ func (c *campaign) launch(ctx context.Context, places []place) error {
 	return c.whole(ctx, startPatience)
 }
 
-// work starts the workload; end waits for what stops with work.
-func (c *campaign) work(work, soft context.Context, people []*person) (end func()) {
+// work starts the workload and waits until everybody is there; end waits for what stops with work.
+func (c *campaign) work(work, soft context.Context) (end func()) {
 	c.load.readers(soft)
 	c.load.statuses(work, soft)
-	for i := range observers {
-		c.load.observe(soft, fmt.Sprint("o", i), people)
+	n := 0
+	for some := range slices.Chunk(c.people, maxObserved) {
+		for range observersEach {
+			c.load.observe(soft, fmt.Sprint("o", n), some)
+			n++
+		}
 	}
 	sending := c.load.send(work, c.opt.Sends)
-	var living sync.WaitGroup
-	for _, p := range people {
-		living.Go(func() { p.live(work) })
+	var living, arriving sync.WaitGroup
+	for _, p := range c.people {
+		arriving.Add(1)
+		living.Go(func() { p.live(work, arriving.Done) })
 	}
+	arriving.Wait()
 	return func() {
 		sending.Wait()
 		living.Wait()
@@ -181,6 +195,9 @@ func (c *campaign) breakThings(ctx context.Context) {
 	begin := time.Now()
 	plan := newPlanner(c.opt.Seed, c.faultsOf, c.top, c.opt.Length/3)
 	over, cancel := context.WithTimeout(ctx, c.opt.Length)
+	if c.opt.Faults > 0 {
+		over, cancel = context.WithCancel(ctx)
+	}
 	defer cancel()
 	stopBar := make(chan struct{})
 	var bar sync.WaitGroup
@@ -192,15 +209,22 @@ func (c *campaign) breakThings(ctx context.Context) {
 				return
 			case <-time.After(poll):
 				c.note(func() {
-					c.show(float64(time.Since(begin))/float64(c.opt.Length), fmt.Sprintf("%s  %d faults  %s", c.scenario.Name, c.cycles, what))
+					part := float64(time.Since(begin)) / float64(c.opt.Length)
+					if c.opt.Faults > 0 {
+						part = float64(c.cycles) / float64(c.opt.Faults)
+					}
+					c.show(part, fmt.Sprintf("%s  %d faults  %s", c.scenario.Name, c.cycles, what))
 				})
 			}
 		}
 	})
 	say := func(s string) { c.note(func() { what = s }) }
 	c.growUp(over)
-	for wait := ctx; wait.Err() == nil; wait = over { // one fault at least
+	for wait := ctx; wait.Err() == nil && (c.opt.Faults == 0 || c.cycles < c.opt.Faults); wait = over { // one fault at least
 		after, i := plan.next()
+		if c.opt.Hold > 0 && i.hold > 0 {
+			i.hold = c.opt.Hold
+		}
 		say("")
 		if !pause(wait, after) {
 			break
@@ -210,6 +234,9 @@ func (c *campaign) breakThings(ctx context.Context) {
 		c.inject(ctx, i)
 		c.measure(ctx)
 		c.note(func() { c.cycles++ })
+	}
+	if c.top.grow {
+		c.shrink(ctx)
 	}
 	close(stopBar)
 	bar.Wait()
@@ -227,8 +254,27 @@ func (c *campaign) growUp(ctx context.Context) {
 			c.wrong("join of %s: %v", p.name, err)
 		}
 		c.note(func() {
-			c.faults = append(c.faults, faultSpan{Fault: "join", Nodes: []string{p.name}, From: from, To: c.now()})
+			c.faults = append(c.faults, faultSpan{Fault: join, Nodes: []string{p.name}, From: from, To: c.now()})
 		})
+	}
+}
+
+// shrink takes cores away for good until as many are left as hold each shard.
+func (c *campaign) shrink(ctx context.Context) {
+	cores := c.top.cores()
+	for len(cores) > replicas && ctx.Err() == nil {
+		name := cores[len(cores)-1]
+		cores = cores[:len(cores)-1]
+		c.tell("leave " + name)
+		span := faultSpan{Fault: leave, Nodes: []string{name}, From: c.now()}
+		err := c.empty(ctx, c.nodes[name])
+		delete(c.joined, name)
+		span.To = c.now()
+		if err = cmp.Or(err, c.whole(ctx, c.opt.Settle)); err != nil && ctx.Err() == nil {
+			c.wrong("%s leaves: %v", name, err)
+		}
+		span.Whole = c.now()
+		c.note(func() { c.faults = append(c.faults, span) })
 	}
 }
 
@@ -245,13 +291,13 @@ func (c *campaign) recover(ctx context.Context, i injection) {
 
 // settle waits, after the load has ended, until presence is right everywhere and all that was
 // acknowledged has arrived.
-func (c *campaign) settle(ctx context.Context, people []*person) verdict {
+func (c *campaign) settle(ctx context.Context) verdict {
 	c.show(1, c.scenario.Name+"  settling")
 	limited, cancel := context.WithTimeout(ctx, c.opt.Settle)
 	defer cancel()
 	begin := time.Now()
-	final(limited, people)
-	want, have := judge(people)
+	final(limited, c.people)
+	want, have := judge(c.people)
 	v := converged(want, have)
 	for len(v.Violations) > 0 && pause(limited, poll) {
 		v = converged(want, have)
@@ -325,7 +371,8 @@ func (c *campaign) judgement(acks []acknowledged) []verdict {
 	orderly := verdict{Checker: "processes", Examined: len(c.joined), Of: "servers", Violations: c.crashes}
 	return append(c.verdicts,
 		ackedSet(c.sends, c.devices, c.steps), streamOrder(c.sends, c.steps), linearizable(c.ops, stale, c.picture), fence(acks, c.sends),
-		monotone(c.views), falseOffline(c.views, c.spans, excused, c.opt.Settle), available(c.probes, link.Shards),
+		monotone(c.views), falseOffline(c.views, c.spans, excused, c.opt.Settle), offlineInTime(c.views, c.absences, c.bound),
+		available(c.probes, link.Shards),
 		oneCluster(ids), leaks(c.samples), orderly.done())
 }
 

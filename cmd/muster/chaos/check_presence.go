@@ -2,6 +2,7 @@ package chaos
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"time"
 )
@@ -89,4 +90,38 @@ func corrected(s seen, later []seen) bool {
 		}
 	}
 	return false
+}
+
+// absence is somebody whose edge was killed and who stayed away.
+type absence struct {
+	user string
+	from time.Duration
+}
+
+// bounds is when those who stay away are to be shown as offline, after their edge was killed.
+type bounds struct{ earliest, latest time.Duration }
+
+// offlineInTime: who stays away after the death of its edge is shown as offline, not before its grace is over and not
+// later than promised.
+func offlineInTime(views []seen, absences []absence, b bounds) verdict {
+	v := verdict{Checker: "offline in time", Of: "people who stayed away"}
+	var took []time.Duration
+	for _, a := range absences {
+		v.Examined++
+		i := slices.IndexFunc(views, func(s seen) bool {
+			return s.user == a.user && s.at >= a.from && s.state == "offline" && !s.stale
+		})
+		if i < 0 || views[i].at-a.from > b.latest {
+			v.fail("%s was not shown as offline within %v after its edge was killed at %v", a.user, b.latest, a.from)
+			continue
+		}
+		after := views[i].at - a.from
+		if after < b.earliest {
+			v.fail("%s was shown as offline %v after its edge was killed at %v, within its grace", a.user, after, a.from)
+		}
+		took = append(took, after)
+	}
+	m := measure("", 0, took)
+	v.Note = fmt.Sprintf("after p50 %v, p99 %v, %v at most", m.P50.Round(time.Millisecond), m.P99.Round(time.Millisecond), m.Longest.Round(time.Millisecond))
+	return v
 }

@@ -125,3 +125,12 @@ func (v *verdict) done() verdict {
 	}
 	return *v
 }
+
+// faultSpan is a fault on the report's timeline.
+type faultSpan struct {
+	Fault fault         `json:"fault"`
+	Nodes []string      `json:"nodes"`
+	From  time.Duration `json:"from"`
+	To    time.Duration `json:"to"`    // healed
+	Whole time.Duration `json:"whole"` // all servers ready, all replicas there
+}

@@ -16,25 +16,18 @@ import (
 	"muster/actors/link"
 )
 
-// faultSpan is a fault on the report's timeline.
-type faultSpan struct {
-	Fault string        `json:"fault"`
-	Nodes []string      `json:"nodes"`
-	From  time.Duration `json:"from"`
-	To    time.Duration `json:"to"`    // healed
-	Whole time.Duration `json:"whole"` // all servers ready, all replicas there
-}
-
 // inject breaks things, holds, and heals.
 func (c *campaign) inject(ctx context.Context, i injection) {
-	span := faultSpan{Fault: string(i.fault), Nodes: i.nodes, From: c.now()}
+	span := faultSpan{Fault: i.fault, Nodes: i.nodes, From: c.now()}
 	var nodes []*node
 	for _, name := range i.nodes {
 		nodes = append(nodes, c.nodes[name])
 	}
 	var err error
 	switch i.fault {
-	case killCore, killMajority, killAll, killEdge:
+	case killEdge:
+		err = c.killEdge(ctx, nodes[0], i.hold)
+	case killCore, killMajority, killAll:
 		each(nodes, (*node).kill)
 		pause(ctx, i.hold)
 		err = c.restart(nodes)
@@ -144,6 +137,14 @@ func (c *campaign) fill(ctx context.Context, n *node, i injection) error {
 
 // drain moves everything away from a node, stops it, and lets it come back as a new one.
 func (c *campaign) drain(ctx context.Context, n *node) error {
+	if err := c.empty(ctx, n); err != nil {
+		return err
+	}
+	return c.wipe(n)
+}
+
+// empty moves everything away from a node and stops it.
+func (c *campaign) empty(ctx context.Context, n *node) error {
 	var asked struct{}
 	other := c.top.place(rest(c.top.cores(), []string{n.name})[0])
 	if err := c.load.call(ctx, other, 4*callPatience, http.MethodPost, "/v1/nodes/"+n.name+"/drain", "{}", &asked); err != nil {
@@ -160,11 +161,11 @@ func (c *campaign) drain(ctx context.Context, n *node) error {
 			return fmt.Errorf("drain: %s still holds %d replicas after %v", n.name, state.replicas(n.name), growPatience)
 		}
 	}
-	if err := n.stop(stopPatience); err != nil {
-		c.wrong("%v", err)
-	}
-	return c.wipe(n)
+	return n.stop(stopPatience)
 }
+
+// replicas is how many voters a shard has in a cluster that is large enough.
+const replicas = 3
 
 // clusterState is the answer of /v1/cluster.
 type clusterState struct {
@@ -197,8 +198,8 @@ func (s clusterState) replicas(name string) (n int) {
 // lacks says what is missing until each shard has a leader and its voters, and nobody that is gone votes.
 func (s clusterState) lacks(cores int) string {
 	voters := 1
-	if cores >= 3 {
-		voters = 3
+	if cores >= replicas {
+		voters = replicas
 	}
 	var list []string
 	for _, n := range s.Nodes { // a name is no proof: a node that lost its disk comes back as another one

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -27,6 +28,7 @@ const (
 	sendPatience = time.Minute     // for one message, over all attempts
 	backoffMin   = 50 * time.Millisecond
 	backoffMax   = time.Second
+	arrivals     = 300 // people a second, at the start
 )
 
 // record is what a campaign remembers.
@@ -44,6 +46,8 @@ type record struct {
 	samples []sample
 	faults  []faultSpan
 	crashes []string
+
+	absences []absence
 }
 
 func (r *record) now() time.Duration { return time.Since(r.start) }
@@ -62,10 +66,15 @@ type load struct {
 	http    *http.Client
 	running sync.WaitGroup
 	hard    context.Context // ends everything
+	exact   *exactness
+
+	receivers int           // users whose outboxes are read
+	arrival   time.Duration // over which all people come
 }
 
-func newLoad(hard context.Context, r *record, fronts []place, seed uint64) *load {
-	return &load{record: r, fronts: fronts, seed: seed, hard: hard, http: &http.Client{Transport: &http.Transport{
+func newLoad(hard context.Context, r *record, fronts []place, o Options) *load {
+	arrival := max(3*time.Second, time.Duration(o.Sessions)*time.Second/arrivals)
+	return &load{record: r, receivers: max(receivers, o.Sends/perReceiver), fronts: fronts, seed: o.Seed, hard: hard, exact: newExactness(r.now), arrival: arrival, http: &http.Client{Transport: &http.Transport{
 		DialContext: (&net.Dialer{Timeout: dialPatience}).DialContext, MaxIdleConnsPerHost: 100,
 	}}}
 }
@@ -73,10 +82,16 @@ func newLoad(hard context.Context, r *record, fronts []place, seed uint64) *load
 // random is a source for one part of the workload; the same at each replay.
 func (l *load) random(part uint64) *rand.Rand { return rand.New(rand.NewPCG(l.seed, part)) }
 
-// balanced dials any server that answers, as a load balancer would.
-func (l *load) balanced() *http.Client {
+// errGrounded is what somebody gets who is to stay away.
+var errGrounded = errors.New("stays away")
+
+// balanced dials any server that answers, as a load balancer would. It dials none while grounded says so; that may be nil.
+func (l *load) balanced(grounded *atomic.Bool) *http.Client {
 	return &http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			if grounded != nil && grounded.Load() {
+				return nil, errGrounded
+			}
 			dialer := net.Dialer{Timeout: dialPatience}
 			var last error
 			for _, i := range rand.Perm(len(l.fronts)) {
@@ -105,9 +120,9 @@ func token(user string) string {
 	return t
 }
 
-// dial connects a user until ctx ends.
-func (l *load) dial(ctx context.Context, user string, o sdk.Options) (*sdk.Client, error) {
-	o.Token, o.Wait, o.HTTPClient, o.Timeout = token(user), true, l.balanced(), 5*time.Second
+// dial connects a user until ctx ends. It waits while grounded says so; that may be nil.
+func (l *load) dial(ctx context.Context, user string, o sdk.Options, grounded *atomic.Bool) (*sdk.Client, error) {
+	o.Token, o.Wait, o.HTTPClient, o.Timeout = token(user), true, l.balanced(grounded), 5*time.Second
 	o.Backoff = sdk.Backoff{Min: backoffMin, Max: backoffMax}
 	if o.DeviceID == "" {
 		o.DeviceID = "d1"

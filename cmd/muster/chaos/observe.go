@@ -11,11 +11,10 @@ import (
 	"github.com/coder/websocket"
 )
 
-// observers is how many bare sockets watch everybody. The Go client drops views that go back;
-// these record them.
+// Bare sockets watch everybody. The Go client drops views that go back; these record them.
 const (
-	observers   = 2
-	maxObserved = 1000 // what one connect may watch
+	observersEach = 2    // of each user
+	maxObserved   = 1000 // users that one of them watches
 )
 
 type frame struct {
@@ -41,7 +40,7 @@ type presence struct {
 // observe watches people from one socket after the other until ctx ends.
 func (l *load) observe(ctx context.Context, name string, people []*person) {
 	var watch []string
-	for _, p := range people[:min(len(people), maxObserved)] {
+	for _, p := range people {
 		watch = append(watch, p.name)
 	}
 	l.running.Go(func() {
@@ -63,7 +62,7 @@ type observer struct {
 }
 
 func (o *observer) run(ctx context.Context) {
-	conn, _, err := websocket.Dial(ctx, clientURL, &websocket.DialOptions{HTTPClient: o.l.balanced()})
+	conn, _, err := websocket.Dial(ctx, clientURL, &websocket.DialOptions{HTTPClient: o.l.balanced(nil)})
 	if err != nil {
 		return
 	}

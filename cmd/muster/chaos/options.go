@@ -13,10 +13,14 @@ type Options struct {
 	Scenarios []string      // none: all that can run here
 	Seed      uint64        // of plan and workload; 0: a random one
 	Length    time.Duration // of the faults of each scenario; 0: 2 min
+	Faults    int           // end after so many instead, whatever the length; 0: by the length
+	Hold      time.Duration // how long each fault lasts; 0: chosen by the seed
 	Cores     int           // nodes with the role core; 1 without edges: one plain server
 	Edges     int           // nodes with the role edge
 	Both      int           // nodes with both roles
 	Sessions  int           // users who come, go and watch each other
+	Watches   int           // users whom each of them watches
+	Changes   int           // of status, coming and going: a second, by all of them together
 	Sends     int           // durable sends a second
 	Settle    time.Duration // within which all must be well after the last fault; 0: 45 s
 	Loopback  bool          // no network namespaces, even as root
@@ -106,6 +110,12 @@ func (o *Options) Check() error {
 		return fmt.Errorf("--sessions: %d; write 2 to 5000", o.Sessions)
 	case o.Sends < 1 || o.Sends > 10000:
 		return fmt.Errorf("--sends: %d a second; write 1 to 10000", o.Sends)
+	case o.Watches < 1 || o.Watches > 1000:
+		return fmt.Errorf("--watches: %d; write 1 to 1000", o.Watches)
+	case o.Changes < 1 || o.Changes > 10000:
+		return fmt.Errorf("--changes: %d a second; write 1 to 10000", o.Changes)
+	case o.Faults < 0 || o.Hold < 0:
+		return fmt.Errorf("--faults, --hold: must not be negative")
 	case o.Length < time.Second:
 		return fmt.Errorf("--minutes: too short")
 	}

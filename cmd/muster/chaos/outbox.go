@@ -15,7 +15,8 @@ import (
 )
 
 const (
-	receivers     = 12 // users whose outboxes are read
+	receivers     = 12 // users whose outboxes are read, at least
+	perReceiver   = 5  // sends a second to each of them, at most
 	withTwo       = 4  // of them on two devices
 	senders       = 4  // clients that publish over sockets; as many again over HTTP
 	perSender     = 8  // sends under way for each
@@ -25,11 +26,11 @@ const (
 // readers starts all devices that read outboxes, to the end of ctx. Now and then a device
 // closes and comes back with its position.
 func (l *load) readers(ctx context.Context) {
-	for i := range receivers {
+	for i := range l.receivers {
 		user := fmt.Sprintf("r%d", i)
 		l.reader(ctx, device{user, "d1"}, uint64(i))
 		if i < withTwo {
-			l.reader(ctx, device{user, "d2"}, uint64(receivers+i))
+			l.reader(ctx, device{user, "d2"}, uint64(l.receivers+i))
 		}
 	}
 }
@@ -41,7 +42,7 @@ func (l *load) reader(ctx context.Context, d device, part uint64) {
 	var last sdk.Position
 	l.running.Go(func() {
 		for ctx.Err() == nil {
-			client, err := l.dial(ctx, d.user, sdk.Options{DeviceID: d.name, Outbox: position})
+			client, err := l.dial(ctx, d.user, sdk.Options{DeviceID: d.name, Outbox: position}, nil)
 			if err != nil {
 				continue
 			}
@@ -96,7 +97,7 @@ func (l *load) send(work context.Context, rate int) *sync.WaitGroup {
 			var client *sdk.Client
 			if i < senders {
 				var err error
-				if client, err = l.dial(l.hard, fmt.Sprintf("s%d", i), sdk.Options{}); err != nil {
+				if client, err = l.dial(l.hard, fmt.Sprintf("s%d", i), sdk.Options{}, nil); err != nil {
 					return
 				}
 				defer client.Close()
@@ -117,7 +118,7 @@ func (l *load) send(work context.Context, rate int) *sync.WaitGroup {
 
 // deliver sends one message until it is stored, over the client's socket or, without one, HTTP.
 func (l *load) deliver(client *sdk.Client, n uint64) {
-	s := send{id: newID(), user: fmt.Sprintf("r%d", n%receivers), body: fmt.Sprintf(`{"n":%d}`, n), call: l.now()}
+	s := send{id: newID(), user: fmt.Sprintf("r%d", n%uint64(l.receivers)), body: fmt.Sprintf(`{"n":%d}`, n), call: l.now()}
 	ctx, cancel := context.WithTimeout(l.hard, sendPatience)
 	defer cancel()
 	at := 0

@@ -22,7 +22,9 @@ var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
 		p50, p99, longest := quantiles(r.Gaps)
 		return fmt.Sprintf("%d times unavailable, p50 %v, p99 %v, longest %v", len(r.Gaps), p50, p99, longest)
 	},
-	"round": func(d time.Duration) string { return d.Round(100 * time.Millisecond).String() },
+	"ms":      func(d time.Duration) string { return d.Round(time.Millisecond).String() },
+	"promise": Measure.promise,
+	"round":   func(d time.Duration) string { return d.Round(100 * time.Millisecond).String() },
 }).Parse(pageText))
 
 // page is the report as one HTML page that needs nothing else.
@@ -110,7 +112,7 @@ func (c *chart) faults(list []faultSpan) {
 	}
 }
 
-func label(f faultSpan) string { return f.Fault + " " + strings.Join(f.Nodes, " ") }
+func label(f faultSpan) string { return string(f.Fault) + " " + strings.Join(f.Nodes, " ") }
 
 // unavailable is how many shards could not be written to.
 func (c *chart) unavailable(list []Gap) {

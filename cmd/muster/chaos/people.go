@@ -6,16 +6,15 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	sdk "muster/clients/go"
 )
 
-const (
-	watchesEach = 8
-	actPatience = 20 * time.Second // for one act, over reconnects
-)
+const actPatience = 20 * time.Second // for one act, over reconnects
 
 // person is a user who comes, goes, changes status and watches others.
 type person struct {
@@ -23,40 +22,54 @@ type person struct {
 	name  string
 	watch []string
 	rnd   *rand.Rand
+	every time.Duration // between two acts, on average
 
 	client *sdk.Client // nil: away; the person's own goroutine uses it
 	text   string      // status set last
+
+	grounded atomic.Bool // no connection can be made
 
 	mu   sync.Mutex
 	span *presentSpan // while connected
 }
 
-// people makes n persons; each watches some of the others.
-func (l *load) people(n int) []*person {
+// people makes as many persons as asked for; each watches some of the others.
+func (l *load) people(o Options) []*person {
+	n := o.Sessions
 	list := make([]*person, n)
 	for i := range list {
-		p := &person{l: l, name: fmt.Sprintf("p%d", i), rnd: l.random(2000 + uint64(i))}
-		for _, k := range p.rnd.Perm(n)[:min(n, watchesEach)] {
-			if k != i {
-				p.watch = append(p.watch, fmt.Sprintf("p%d", k))
+		p := &person{
+			l: l, name: fmt.Sprintf("p%d", i), rnd: l.random(2000 + uint64(i)),
+			every: time.Duration(n) * time.Second / time.Duration(o.Changes),
+		}
+		for len(p.watch) < min(n-1, o.Watches) {
+			if name := fmt.Sprint("p", p.rnd.IntN(n)); name != p.name && !slices.Contains(p.watch, name) {
+				p.watch = append(p.watch, name)
 			}
 		}
+		l.exact.watch(p.name, p.watch)
 		list[i] = p
 	}
 	return list
 }
 
-// live comes and goes until work ends.
-func (p *person) live(work context.Context) {
-	if !pause(work, time.Duration(p.rnd.Int64N(int64(3*time.Second)))) {
+// live comes and goes until work ends. arrived is told once that the person is there.
+func (p *person) live(work context.Context, arrived func()) {
+	arrived = sync.OnceFunc(arrived)
+	defer arrived()
+	if !pause(work, time.Duration(p.rnd.Int64N(int64(p.l.arrival)))) {
 		return
 	}
 	for n := 0; work.Err() == nil; n++ {
 		if p.client == nil {
 			p.come(work)
+			arrived()
 		}
-		if !pause(work, time.Second+time.Duration(p.rnd.Int64N(int64(9*time.Second)))) {
+		if !pause(work, p.every/5+time.Duration(p.rnd.Int64N(int64(p.every*8/5)))) {
 			return
+		}
+		if p.grounded.Load() {
+			continue
 		}
 		switch act := p.rnd.IntN(10); {
 		case act < 6:
@@ -73,14 +86,24 @@ func (p *person) live(work context.Context) {
 
 // come connects until ctx ends.
 func (p *person) come(ctx context.Context) {
-	client, err := p.l.dial(ctx, p.name, sdk.Options{Watch: p.watch, OnConnection: p.connection})
-	if err == nil {
-		p.client = client
+	client, err := p.l.dial(ctx, p.name, sdk.Options{Watch: p.watch, OnConnection: p.connection}, &p.grounded)
+	if err != nil {
+		return
 	}
+	p.client = client
+	p.l.running.Go(func() {
+		for c := range client.View().Changes(p.l.hard) {
+			p.l.exact.saw(p.name, c.User, c.Presence.Text)
+		}
+	})
 }
 
 // connection keeps the times at which the person was connected, and to whom.
 func (p *person) connection(c sdk.Connection) {
+	p.l.exact.connected(p.name, c.Up)
+	if !c.Up {
+		p.l.exact.forget(p.name) // what it sets has to wait for its own connection
+	}
 	if c.Up {
 		p.ends()
 		p.mu.Lock()
@@ -118,7 +141,12 @@ func (p *person) set(ctx context.Context, text string) bool {
 	ctx, cancel := context.WithTimeout(ctx, actPatience)
 	defer cancel()
 	p.text = text
-	return p.client.SetStatus(ctx, sdk.Status{State: sdk.Away, Text: text}) == nil
+	p.l.exact.sets(p.name, text)
+	err := p.client.SetStatus(ctx, sdk.Status{State: sdk.Away, Text: text})
+	if err != nil {
+		p.l.exact.forget(p.name)
+	}
+	return err == nil
 }
 
 // leave ends the session: with a goodbye, or so that others see it until its grace is over.
@@ -127,6 +155,8 @@ func (p *person) leave(goodbye bool) {
 		return
 	}
 	p.ends()
+	p.l.exact.forget(p.name)
+	p.l.exact.connected(p.name, false)
 	if goodbye {
 		ctx, cancel := context.WithTimeout(context.Background(), callPatience)
 		_ = p.client.Bye(ctx)

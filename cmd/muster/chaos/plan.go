@@ -28,6 +28,8 @@ const (
 	diskFull     fault = "disk full"
 	doubleStart  fault = "double start"
 	drainCore    fault = "drain and return"
+	join         fault = "join"  // of a scenario that grows
+	leave        fault = "leave" // the same
 )
 
 // need is what a machine must let the campaign do.

@@ -129,7 +129,7 @@ func TestLayout(t *testing.T) {
 }
 
 func TestBadOptions(t *testing.T) {
-	good := Options{Cores: 3, Edges: 2, Sessions: 10, Sends: 10}
+	good := Options{Cores: 3, Edges: 2, Sessions: 10, Watches: 8, Changes: 10, Sends: 10}
 	if err := good.Check(); err != nil {
 		t.Fatal(err)
 	}
@@ -140,6 +140,9 @@ func TestBadOptions(t *testing.T) {
 		"at most":       func(o *Options) { o.Edges = 100 },
 		"--sessions":    func(o *Options) { o.Sessions = 1 },
 		"--sends":       func(o *Options) { o.Sends = 0 },
+		"--watches":     func(o *Options) { o.Watches = 0 },
+		"--changes":     func(o *Options) { o.Changes = 0 },
+		"--hold":        func(o *Options) { o.Hold = -1 },
 		"--minutes":     func(o *Options) { o.Length = time.Millisecond },
 	} {
 		o := good

@@ -30,7 +30,7 @@ func TestProbeGoesPastDeadFronts(t *testing.T) {
 		ap := netip.MustParseAddrPort(addr)
 		return place{ip: ap.Addr().String(), ports: ports{api: int(ap.Port())}}
 	}
-	l := newLoad(t.Context(), &record{start: time.Now()}, []place{at(gone.Addr().String()), at(server.Listener.Addr().String())}, 1)
+	l := newLoad(t.Context(), &record{start: time.Now()}, []place{at(gone.Addr().String()), at(server.Listener.Addr().String())}, Options{})
 	defer l.http.CloseIdleConnections()
 	if !l.probeOnce(t.Context(), 0, time.Minute, 3, "q") || len(l.probes) != 1 || !l.probes[0].ok || len(l.sends) != 1 {
 		t.Errorf("a dead front: %+v", l.probes)
@@ -52,11 +52,16 @@ func TestWholeWithoutTheLost(t *testing.T) {
 		`{"shards":[{"shard":1,"leader":"c1","voters":["c1","c2","c3"]}]}`:                                         true,
 	} {
 		var s clusterState
-		if err := json.Unmarshal([]byte(text), &s); err != nil {
-			t.Fatal(err)
-		}
+		mustDecode(t, text, &s)
 		if lacks := s.lacks(3); (lacks == "") != whole {
 			t.Errorf("%s: lacks %q", text, lacks)
 		}
+	}
+}
+
+func mustDecode(t *testing.T, text string, into any) {
+	t.Helper()
+	if err := json.Unmarshal([]byte(text), into); err != nil {
+		t.Fatal(err)
 	}
 }

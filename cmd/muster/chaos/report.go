@@ -35,6 +35,7 @@ type Result struct {
 	Leaders  []leader       `json:"leaders"`
 	Latency  []second       `json:"latency"`
 	Samples  []sample       `json:"samples"`
+	Measures []Measure      `json:"measures"`
 }
 
 // bad reports whether something was violated or could not be run.
@@ -109,6 +110,7 @@ func (r Report) writeTable(w io.Writer) {
 		t.AppendSeparator()
 	}
 	t.Render()
+	r.writeMeasures(w)
 	for _, l := range r.LeftOut {
 		fmt.Fprintln(w, "left out here:", l)
 	}
@@ -123,6 +125,26 @@ func (r Report) writeTable(w io.Writer) {
 		}
 	}
 	fmt.Fprintf(w, "seed %d; the same plan again: %s\n", r.Seed, r.Replay)
+}
+
+// writeMeasures renders what was measured next to what is promised.
+func (r Report) writeMeasures(w io.Writer) {
+	t := table.NewWriter()
+	t.SetOutputMirror(w)
+	t.SetStyle(table.StyleLight)
+	t.AppendHeader(table.Row{"scenario", "measured", "times", "p50", "p99", "longest", "promised p99"})
+	t.SetColumnConfigs([]table.ColumnConfig{{Number: 1, AutoMerge: true}, {Number: 3, Align: text.AlignRight}})
+	for _, res := range r.Results {
+		for _, m := range res.Measures {
+			if m.Count > 0 {
+				t.AppendRow(table.Row{res.Scenario, m.Of, m.Count, m.ms(m.P50), m.ms(m.P99), m.ms(m.Longest), m.promise()})
+			}
+		}
+		t.AppendSeparator()
+	}
+	if t.Length() > 0 {
+		t.Render()
+	}
 }
 
 func (v verdict) say() string {

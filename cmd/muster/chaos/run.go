@@ -148,6 +148,13 @@ func (c *campaign) result(res *Result, err error) {
 	defer c.mu.Unlock()
 	res.Faults, res.Samples, res.Gaps = c.faults, c.samples, gaps(c.probes)
 	res.Leaders, res.Latency = leaders(acks, c.start), latencies(c.sends)
+	fine := map[uint32]bool{}
+	for shard := range fineUsers() {
+		fine[shard] = true
+	}
+	if c.load != nil {
+		res.Measures = measures(c.faults, pauses(c.sends, res.Leaders, shardOf, fine), c.load.exact.all())
+	}
 	acked := 0
 	for _, s := range c.sends {
 		if s.acked {
@@ -193,8 +200,14 @@ func (r *runner) write() error {
 // replay is the command line that makes the same plan again.
 func (o Options) replay() string {
 	line := append([]string{"muster", "chaos"}, o.Scenarios...)
-	line = append(line, fmt.Sprintf("--seed %d --minutes %g --cores %d --edges %d --both %d --sessions %d --sends %d",
-		o.Seed, o.Length.Minutes(), o.Cores, o.Edges, o.Both, o.Sessions, o.Sends))
+	line = append(line, fmt.Sprintf("--seed %d --minutes %g --cores %d --edges %d --both %d --sessions %d --watches %d --changes %d --sends %d",
+		o.Seed, o.Length.Minutes(), o.Cores, o.Edges, o.Both, o.Sessions, o.Watches, o.Changes, o.Sends))
+	if o.Faults > 0 {
+		line = append(line, fmt.Sprint("--faults ", o.Faults))
+	}
+	if o.Hold > 0 {
+		line = append(line, "--hold "+o.Hold.String())
+	}
 	if o.Settle != defaultSettle {
 		line = append(line, "--settle", o.Settle.String())
 	}

@@ -19,6 +19,9 @@ const (
 	registers  = 6 // users whose status is written and read
 	statusEach = 300 * time.Millisecond
 	probeEach  = time.Second
+	fineShards = 4 // that are probed more often, to measure short pauses
+	fineEach   = 20 * time.Millisecond
+	fineUnder  = 100 // of these probes at once, for one shard
 	probeRetry = 100 * time.Millisecond
 )
 
@@ -28,7 +31,7 @@ func (l *load) statuses(work, ctx context.Context) {
 	for i := range registers {
 		user := fmt.Sprintf("l%d", i)
 		l.running.Go(func() {
-			client, err := l.dial(ctx, user, sdk.Options{})
+			client, err := l.dial(ctx, user, sdk.Options{}, nil)
 			if err != nil {
 				return
 			}
@@ -83,6 +86,42 @@ func (l *load) probe(work context.Context) {
 	}
 }
 
+// fine writes to a few shards very often, whether or not the write before was answered.
+func (l *load) fine(work context.Context) {
+	for shard, user := range fineUsers() {
+		l.running.Go(func() {
+			var writes sync.WaitGroup
+			defer writes.Wait()
+			under := make(chan struct{}, fineUnder)
+			for n := int(shard); pause(work, fineEach); n++ {
+				select {
+				case under <- struct{}{}:
+				default:
+					continue
+				}
+				writes.Go(func() {
+					defer func() { <-under }()
+					s := send{id: newID(), user: user, body: "{}", call: l.now()}
+					_, err := l.publish(work, l.fronts[n%len(l.fronts)], probeEach, user, s.id, s.body, `,"collapse_key":"probe"`)
+					s.back, s.acked = l.now(), err == nil
+					l.note(func() { l.sends = append(l.sends, s) })
+				})
+			}
+		})
+	}
+}
+
+// fineUsers is a user of each shard that is probed often.
+func fineUsers() map[uint32]string {
+	users := map[uint32]string{}
+	for shard, user := range probeUsers() {
+		if shard < fineShards {
+			users[uint32(shard)] = user
+		}
+	}
+	return users
+}
+
 // probeAll writes to every shard once more, with patience.
 func (l *load) probeAll(ctx context.Context, limit time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
@@ -128,12 +167,14 @@ func unreached(err error) bool {
 	return errors.As(err, &op) && op.Op == "dial"
 }
 
+func shardOf(user string) uint32 { return link.ShardOf("default", link.KindUser, user) }
+
 // probeUsers is a user of each shard.
 func probeUsers() [link.Shards]string {
 	var users [link.Shards]string
 	for n, found := 0, 0; found < link.Shards; n++ {
 		user := fmt.Sprint("q", n)
-		if s := link.ShardOf("default", link.KindUser, user); users[s] == "" {
+		if s := shardOf(user); users[s] == "" {
 			users[s] = user
 			found++
 		}

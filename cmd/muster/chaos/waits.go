@@ -1,0 +1,86 @@
+package chaos
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// Pause is how long a shard could not be written to when it got a new leader.
+type Pause struct {
+	Shard uint32        `json:"shard"`
+	At    time.Duration `json:"at"` // of the first acknowledgement of the new term
+	Took  time.Duration `json:"took"`
+	Fine  bool          `json:"fine,omitempty"` // writes began every fineEach; else as the load had it
+}
+
+// pauseReach is how long before its end a pause may have begun.
+const pauseReach = 10 * time.Second
+
+// pauses measures the pause of each shard at each change of its leader: the longest time that a client which began to
+// write would have waited for an acknowledgement, by whatever server it asked.
+func pauses(sends []send, changes []leader, shardOf func(user string) uint32, fine map[uint32]bool) (list []Pause) {
+	writes := map[uint32][]send{}
+	for _, s := range sends {
+		shard := shardOf(s.user)
+		writes[shard] = append(writes[shard], s)
+	}
+	for _, all := range writes {
+		slices.SortFunc(all, func(a, b send) int { return cmp.Compare(a.call, b.call) })
+	}
+	for _, c := range changes {
+		all := writes[c.Shard]
+		list = append(list, Pause{Shard: c.Shard, At: c.At, Took: longestWait(all, c.At), Fine: fine[c.Shard]})
+	}
+	return list
+}
+
+// longestWait goes backwards over the writes of a shard, in the order in which they began: one that began later may have
+// been acknowledged earlier. Those count that began before a moment and had to wait for it.
+func longestWait(all []send, at time.Duration) (longest time.Duration) {
+	after, _ := slices.BinarySearchFunc(all, at+time.Second, func(s send, t time.Duration) int { return cmp.Compare(s.call, t) })
+	soonest := time.Duration(-1)
+	for i := after - 1; i >= 0 && all[i].call > at-pauseReach; i-- {
+		s := all[i]
+		if s.acked && (soonest < 0 || s.back < soonest) {
+			soonest = s.back
+		}
+		if soonest >= at && s.call <= at {
+			longest = max(longest, soonest-s.call)
+		}
+	}
+	return longest
+}
+
+// Measure is a distribution next to what the project promises of it.
+type Measure struct {
+	Of       string        `json:"of"`
+	Count    int           `json:"count"`
+	P50      time.Duration `json:"p50"`
+	P99      time.Duration `json:"p99"`
+	Longest  time.Duration `json:"longest"`
+	Promised time.Duration `json:"promised,omitempty"` // of p99
+}
+
+func measure(of string, promised time.Duration, took []time.Duration) Measure {
+	m := Measure{Of: of, Count: len(took), Promised: promised}
+	if len(took) > 0 {
+		slices.Sort(took)
+		m.P50, m.P99, m.Longest = took[len(took)/2], took[len(took)*99/100], took[len(took)-1]
+	}
+	return m
+}
+
+func (Measure) ms(d time.Duration) time.Duration { return d.Round(time.Millisecond) }
+
+// promise says what is promised and whether it was kept.
+func (m Measure) promise() string {
+	switch {
+	case m.Promised == 0:
+		return ""
+	case m.P99 > m.Promised:
+		return fmt.Sprintf("%v, missed", m.Promised)
+	}
+	return fmt.Sprintf("%v, kept", m.Promised)
+}
