@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"strings"
 )
 
 // uneven is by how much of the mean a core may hold more or fewer shards than others.
@@ -38,29 +39,23 @@ func even(s clusterState) verdict {
 			all++
 		}
 	}
-	cores := 0
-	for _, n := range s.Nodes {
-		if n.State == "active" {
-			cores++
-		}
-	}
+	cores := s.active()
 	check := func(name, what string, n, all int) {
-		mean := float64(all) / float64(cores)
+		mean := float64(all) / float64(len(cores))
 		low, high := int(math.Floor(mean*(1-uneven))), int(math.Ceil(mean*(1+uneven)))
 		if n < low || n > high {
 			v.fail("%s %s %d shards; %d to %d would be even", name, what, n, low, high)
 		}
 	}
-	for _, n := range s.Nodes {
-		if n.State != "active" {
-			continue
-		}
+	var notes []string
+	for _, name := range cores {
 		v.Examined++
-		check(n.Name, "leads", leads[n.Name], len(s.Shards))
-		if cores >= replicas {
-			check(n.Name, "holds", holds[n.Name], all)
+		check(name, "leads", leads[name], len(s.Shards))
+		if len(cores) >= replicas {
+			check(name, "holds", holds[name], all)
 		}
-		v.Note += fmt.Sprintf("%s leads %d of %d; ", n.Name, leads[n.Name], holds[n.Name])
+		notes = append(notes, fmt.Sprintf("%s leads %d of %d", name, leads[name], holds[name]))
 	}
+	v.Note = strings.Join(notes, ", ")
 	return v.done()
 }

@@ -17,7 +17,7 @@ func TestEven(t *testing.T) {
 			}
 		}
 		shards = strings.TrimSuffix(shards, ",") + "]"
-		mustDecode(t, `{"nodes":[{"name":"c0","state":"active"},{"name":"c1","state":"active"},{"name":"c2","state":"active"},{"name":"c9","state":"lost"}],"shards":`+shards+`}`, &s)
+		mustDecode(t, `{"nodes":[{"name":"c0","state":"active"},{"name":"c1","state":"active"},{"name":"c2","state":"active"},{"name":"e1","role":"edge","state":"active"},{"name":"c9","state":"lost"}],"shards":`+shards+`}`, &s)
 		return s
 	}
 	if v := even(spread(22, 17, 25)); len(v.Violations) > 0 || v.Examined != 3 {

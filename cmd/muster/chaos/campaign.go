@@ -46,6 +46,7 @@ type campaign struct {
 
 	joined   map[string]bool // nodes that have been started
 	verdicts []verdict
+	born     verdict // of a scenario that is about births
 	cycles   int
 }
 
@@ -108,6 +109,9 @@ func (c *campaign) run(ctx context.Context) error {
 	var fronts []place
 	for _, name := range c.top.fronts() {
 		fronts = append(fronts, c.top.place(name))
+	}
+	if c.scenario.birth {
+		return c.births(ctx)
 	}
 	c.load = newLoad(ctx, c.record, fronts, c.opt)
 	defer c.load.http.CloseIdleConnections()
@@ -190,22 +194,15 @@ func (c *campaign) work(work, soft context.Context) (end func()) {
 	}
 }
 
-// breakThings injects one fault after the other until the time is over.
-func (c *campaign) breakThings(ctx context.Context) {
-	begin := time.Now()
-	plan := newPlanner(c.opt.Seed, c.faultsOf, c.top, c.opt.Length/3)
-	over, cancel := context.WithTimeout(ctx, c.opt.Length)
-	if c.opt.Faults > 0 {
-		over, cancel = context.WithCancel(ctx)
-	}
-	defer cancel()
-	stopBar := make(chan struct{})
+// progress shows how far the faults are, until stop is called; say names what happens now.
+func (c *campaign) progress() (say func(string), stop func()) {
+	begin, what := time.Now(), "warming up"
+	stopping := make(chan struct{})
 	var bar sync.WaitGroup
-	what := "warming up"
 	bar.Go(func() {
 		for {
 			select {
-			case <-stopBar:
+			case <-stopping:
 				return
 			case <-time.After(poll):
 				c.note(func() {
@@ -218,9 +215,24 @@ func (c *campaign) breakThings(ctx context.Context) {
 			}
 		}
 	})
-	say := func(s string) { c.note(func() { what = s }) }
-	c.growUp(over)
-	for wait := ctx; wait.Err() == nil && (c.opt.Faults == 0 || c.cycles < c.opt.Faults); wait = over { // one fault at least
+	return func(s string) { c.note(func() { what = s }) }, func() {
+		close(stopping)
+		bar.Wait()
+	}
+}
+
+// over ends when no new fault is to begin.
+func (c *campaign) over(ctx context.Context) (context.Context, context.CancelFunc) {
+	if c.opt.Faults > 0 {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, c.opt.Length)
+}
+
+// each has do inject one fault after the other until the time is over, or their number; one at least.
+func (c *campaign) each(ctx, over context.Context, say func(string), do func(*planner, injection)) {
+	plan := newPlanner(c.opt.Seed, c.faultsOf, c.top, c.opt.Length/3)
+	for wait := ctx; wait.Err() == nil && (c.opt.Faults == 0 || c.cycles < c.opt.Faults); wait = over {
 		after, i := plan.next()
 		if c.opt.Hold > 0 && i.hold > 0 {
 			i.hold = c.opt.Hold
@@ -231,15 +243,25 @@ func (c *campaign) breakThings(ctx context.Context) {
 		}
 		say(i.String())
 		c.tell(i.String())
-		c.inject(ctx, i)
-		c.measure(ctx)
+		do(plan, i)
 		c.note(func() { c.cycles++ })
 	}
+}
+
+// breakThings injects faults under load.
+func (c *campaign) breakThings(ctx context.Context) {
+	say, stop := c.progress()
+	defer stop()
+	over, cancel := c.over(ctx)
+	defer cancel()
+	c.growUp(over)
+	c.each(ctx, over, say, func(_ *planner, i injection) {
+		c.inject(ctx, i)
+		c.measure(ctx)
+	})
 	if c.top.grow {
 		c.shrink(ctx)
 	}
-	close(stopBar)
-	bar.Wait()
 }
 
 // growUp starts the cores that a growing cluster does not begin with.
@@ -354,6 +376,9 @@ func (c *campaign) audits() ([]acknowledged, error) {
 
 // judgement runs all checkers over what was recorded.
 func (c *campaign) judgement(acks []acknowledged) []verdict {
+	if c.scenario.birth {
+		return []verdict{c.born.done(), c.orderly()}
+	}
 	stale := time.Duration(0)
 	if len(c.top.cores()) > 1 {
 		stale = staleReads
@@ -366,14 +391,19 @@ func (c *campaign) judgement(acks []acknowledged) []verdict {
 	}
 	ids := map[string][]string{}
 	for name, n := range c.nodes {
-		ids[name] = n.clusters
+		ids[name] = n.belonged()
 	}
-	orderly := verdict{Checker: "processes", Examined: len(c.joined), Of: "servers", Violations: c.crashes}
 	return append(c.verdicts,
 		ackedSet(c.sends, c.devices, c.steps), streamOrder(c.sends, c.steps), linearizable(c.ops, stale, c.picture), fence(acks, c.sends),
 		monotone(c.views), falseOffline(c.views, c.spans, excused, c.opt.Settle), offlineInTime(c.views, c.absences, c.bound),
 		available(c.probes, link.Shards),
-		oneCluster(ids), leaks(c.samples), orderly.done())
+		oneCluster(ids), leaks(c.samples), c.orderly())
+}
+
+// orderly is what no history shows.
+func (c *campaign) orderly() verdict {
+	v := verdict{Checker: "processes", Examined: len(c.joined), Of: "servers", Violations: c.crashes}
+	return v.done()
 }
 
 // picture keeps the history of a user's status beside the report.

@@ -172,6 +172,7 @@ type clusterState struct {
 	Cluster string `json:"cluster"`
 	Nodes   []struct {
 		Name  string `json:"name"`
+		Role  string `json:"role"`
 		State string `json:"state"`
 		Holds int    `json:"holds"`
 		Meta  bool   `json:"meta"`
@@ -182,6 +183,16 @@ type clusterState struct {
 		Voters   []string `json:"voters"`
 		Learners []string `json:"learners"`
 	} `json:"shards"`
+}
+
+// active lists the cores that are there and in use.
+func (s clusterState) active() (names []string) {
+	for _, n := range s.Nodes {
+		if n.State == "active" && n.Role != string(edge) {
+			names = append(names, n.Name)
+		}
+	}
+	return names
 }
 
 func (s clusterState) replicas(name string) (n int) {

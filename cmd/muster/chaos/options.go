@@ -37,6 +37,7 @@ type Scenario struct {
 	Name, Help string
 	faults     []fault // one of them at a time, chosen by the seed
 	grow       bool    // begins with one core; the others join under load
+	birth      bool    // a new cluster for each fault, and no load
 }
 
 // Scenarios in the order in which they are documented and run.
@@ -56,14 +57,15 @@ var Scenarios = []Scenario{
 	{Name: "disk-full", Help: "the disk of a core fills up: to its reserve, or to the last byte", faults: []fault{diskLow, diskFull}},
 	{Name: "double-start", Help: "a second process on one data directory", faults: []fault{doubleStart}},
 	{Name: "growth", Help: "1 core, then all of them; drains and returns, kills", faults: []fault{drainCore, killCore}, grow: true},
+	{Name: "birth", Help: "empty servers become one cluster; one is late, killed or cut off meanwhile", faults: []fault{lateStart, killStarting, cutStarting}, birth: true},
 	{Name: "random", Help: "any of the above, one after the other"},
 }
 
-// everyFault lists the faults of all scenarios, each once.
+// everyFault lists the faults that a running cluster can have, each once.
 func everyFault() (list []fault) {
 	for _, s := range Scenarios {
 		for _, f := range s.faults {
-			if !slices.Contains(list, f) {
+			if !s.birth && !slices.Contains(list, f) {
 				list = append(list, f)
 			}
 		}

@@ -28,8 +28,11 @@ const (
 	diskFull     fault = "disk full"
 	doubleStart  fault = "double start"
 	drainCore    fault = "drain and return"
-	join         fault = "join"  // of a scenario that grows
-	leave        fault = "leave" // the same
+	lateStart    fault = "one starts late" // while a cluster is born
+	killStarting fault = "one is killed"   // the same
+	cutStarting  fault = "one is cut off"  // the same
+	join         fault = "join"            // of a scenario that grows
+	leave        fault = "leave"           // the same
 )
 
 // need is what a machine must let the campaign do.
@@ -97,7 +100,18 @@ var rules = map[fault]rule{
 	diskLow:     {needs: disks, cores: 1, pick: func(p *planner) injection { return p.disk(int64(64+p.rnd.IntN(512)) << 20) }},
 	diskFull:    {needs: disks, cores: 1, pick: func(p *planner) injection { return p.disk(int64(p.rnd.IntN(2 << 20))) }},
 	doubleStart: {cores: 1, pick: func(p *planner) injection { return injection{nodes: p.some(p.cores, 1)} }},
-	drainCore:   {cores: 4, pick: func(p *planner) injection { return injection{nodes: p.some(p.cores, 1)} }},
+	lateStart: {cores: 3, pick: func(p *planner) injection {
+		return injection{nodes: p.some(p.cores, 1), hold: p.between(time.Second, 15*time.Second)}
+	}},
+	killStarting: {cores: 3, pick: func(p *planner) injection {
+		return injection{nodes: p.some(p.cores, 1), hold: p.between(100*time.Millisecond, 5*time.Second)}
+	}},
+	cutStarting: {needs: addresses, cores: 3, pick: func(p *planner) injection {
+		i := injection{nodes: p.some(p.cores, 1), hold: p.between(2*time.Second, 15*time.Second)}
+		i.cuts = between(i.nodes, rest(p.all, i.nodes))
+		return i
+	}},
+	drainCore: {cores: 4, pick: func(p *planner) injection { return injection{nodes: p.some(p.cores, 1)} }},
 }
 
 // planner chooses one fault after the other; all that it chooses follows from its seed.

@@ -156,6 +156,19 @@ func (n *node) belongs(cluster string) {
 	}
 }
 
+// belonged lists the ids of all clusters that the node has said it belongs to.
+func (n *node) belonged() []string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Clone(n.clusters)
+}
+
+func (n *node) forget() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.clusters = nil
+}
+
 // running reports whether there is a process.
 func (n *node) running() bool {
 	n.mu.Lock()

@@ -152,7 +152,7 @@ func (c *campaign) result(res *Result, err error) {
 	for shard := range fineUsers() {
 		fine[shard] = true
 	}
-	if c.load != nil {
+	if c.load != nil && !c.scenario.birth {
 		res.Measures = measures(c.faults, pauses(c.sends, res.Leaders, shardOf, fine), c.load.exact.all())
 	}
 	acked := 0
