@@ -241,6 +241,7 @@ func (g *gateway) whenDurable(done func(error)) {
 func (g *gateway) push() {
 	for g.taken < len(g.flights) {
 		f := g.flights[g.taken]
+		row.Stamp(f.writes, g.node.cfg.Records())
 		err := g.node.store.Propose(g.shard, g.out.term, f.seq, f.at, f.writes)
 		full := errors.Is(err, ErrNoRoom)
 		if full != g.full {

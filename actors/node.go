@@ -16,6 +16,7 @@ import (
 	"muster/actors/link"
 	"muster/actors/presence"
 	"muster/actors/room"
+	"muster/actors/row"
 )
 
 // Config configures a Node. The zero value of a field means its default.
@@ -39,6 +40,8 @@ type Config struct {
 	Others func() (sessions, lost uint64)
 	// Audit is called for every published entry before its sender is told. It must not block.
 	Audit func(shard uint32, term, index uint64, clientID string)
+	// Records is the version in which rows are written, row.Version or, during an upgrade, the one before. Default: row.Version.
+	Records func() uint8
 	// Graph asks for the contacts of users of an application that keeps its own graph. done may be called from
 	// any goroutine, once. nil: contacts are kept here.
 	Graph func(app string, users []string, done func(contacts map[string][]string, err error))
@@ -99,6 +102,9 @@ func New(cfg Config) (*Node, error) {
 	}
 	if cfg.Parking == 0 {
 		cfg.Parking = 30 * time.Second
+	}
+	if cfg.Records == nil {
+		cfg.Records = func() uint8 { return row.Version }
 	}
 	if cfg.EventsKept == 0 {
 		cfg.EventsKept = 24 * time.Hour

@@ -7,6 +7,9 @@ import (
 
 	"testing/synctest"
 
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+
 	"muster/actors/link"
 	"muster/actors/presence"
 )
@@ -309,4 +312,59 @@ func TestWrongShard(t *testing.T) {
 			t.Errorf("%d malformed", n)
 		}
 	})
+}
+
+// What a newer build adds to a message is ignored; a message that it alone knows is counted, and refused where a call waits.
+func TestMessagesOfANewerBuild(t *testing.T) {
+	inBubble(t, 1, Config{}, func(c *cluster) {
+		e := c.edges[0]
+		shard := shardOf("ann")
+		// A field 3000, "of a newer build", in the message, in its body and in what the body asks.
+		more := func(m proto.Message) {
+			m.ProtoReflect().SetUnknown(protowire.AppendString(protowire.AppendTag(nil, 3000, protowire.BytesType), "of a newer build"))
+		}
+		attach := &link.Attach{Call: 1, App: app, User: "ann", Session: "s", Conn: 1, Attempt: 1, Device: "d"}
+		up := &link.Up{Shard: shard, Body: &link.Up_Attach{Attach: attach}}
+		more(attach)
+		more(up)
+		e.send(overTheWire(t, up))
+		body := &link.Up{Shard: shard}
+		more(body)
+		e.send(overTheWire(t, body)) // a body that only it knows
+		act, ask := &link.Act{Call: 2, App: app, User: "ann", Session: "s", Conn: 1}, &link.Ask{Call: 3, App: app}
+		more(act)
+		more(ask)
+		e.send(overTheWire(t, &link.Up{Shard: shard, Body: &link.Up_Act{Act: act}}))
+		e.send(overTheWire(t, &link.Up{Shard: shard, Body: &link.Up_Ask{Ask: ask}}))
+		synctest.Wait()
+		if a := e.answer(1).GetAttached(); a == nil || a.Code != link.Code_OK {
+			t.Errorf("an attach with a field more: %v", a)
+		}
+		if a := e.answer(2).GetActed(); a.GetCode() != link.Code_BAD_REQUEST || a.GetMessage() == "" {
+			t.Errorf("a command that is not known: %v", a)
+		}
+		if a := e.answer(3).GetAnswer(); a.GetCode() != link.Code_BAD_REQUEST || a.GetMessage() == "" {
+			t.Errorf("a question that is not known: %v", a)
+		}
+		if n := c.node.Stats().Malformed.Load(); n != 3 {
+			t.Errorf("%d counted as not known", n)
+		}
+		if n := c.counts(); n["sessions"] != 1 {
+			t.Errorf("counts: %v", n)
+		}
+	})
+}
+
+// overTheWire is the message as another process gets it.
+func overTheWire(t *testing.T, m *link.Up) *link.Up {
+	t.Helper()
+	b, err := proto.Marshal(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := &link.Up{}
+	if err := proto.Unmarshal(b, got); err != nil {
+		t.Fatal(err)
+	}
+	return got
 }

@@ -3,6 +3,7 @@ package cluster
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 
 	"muster/persistence"
 )
@@ -13,8 +14,16 @@ const (
 	maxGrouped     = 64 << 10 // bytes of several proposals in one entry
 )
 
-// ErrCommand says that an entry's payload is not a command.
+// ErrCommand says that an entry's payload is not a command that this build knows.
 var ErrCommand = errors.New("cluster: not a command")
+
+// newer says of which newer build an entry, or what a snapshot says beside the rows, is.
+func newer(what string, found, known byte) error {
+	if found <= known {
+		return ErrCommand
+	}
+	return fmt.Errorf("%w that this build knows: %s %d, known up to %d: a newer build wrote it, start that one", ErrCommand, what, found, known)
+}
 
 // command is the payload of an entry: all proposals of a shard in one turn.
 //
@@ -35,6 +44,7 @@ const (
 	opPut = iota
 	opDelete
 	opDeleteRange
+	lastOp = opDeleteRange
 )
 
 // sizeOf is what ops take in a command, a little rounded up.
@@ -78,8 +88,8 @@ func appendBytes(b, p []byte) []byte {
 // decodeCommand shares b's memory.
 func decodeCommand(b []byte) (c command, err error) {
 	r := reader{b: b}
-	if r.byte() != commandVersion {
-		return c, ErrCommand
+	if v := r.byte(); v != commandVersion {
+		return c, newer("version", v, commandVersion)
 	}
 	c.term, c.at, c.seq, c.mark.index = r.uvarint(), r.varint(), r.uvarint(), r.uvarint()
 	if c.mark.index != 0 {
@@ -100,7 +110,7 @@ func decodeCommand(b []byte) (c command, err error) {
 		case opDeleteRange:
 			op.End = r.bytes()
 		default:
-			return command{}, ErrCommand
+			return command{}, newer("change of kind", kind, lastOp)
 		}
 		c.ops = append(c.ops, op)
 	}
@@ -179,8 +189,8 @@ func encodeBase(s *persistence.State) []byte {
 
 func decodeBase(b []byte) (s persistence.State, from uint64, err error) {
 	r := reader{b: b}
-	if r.byte() != baseVersion {
-		return s, 0, ErrCommand
+	if v := r.byte(); v != baseVersion {
+		return s, 0, newer("snapshot of version", v, baseVersion)
 	}
 	s.Hash, s.At, s.Generation, s.Members, from = r.uint64(), r.varint(), r.uvarint(), r.members(), r.uvarint()
 	if r.bad || len(r.b) != 0 {

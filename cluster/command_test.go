@@ -3,7 +3,9 @@ package cluster
 import (
 	"bytes"
 	"encoding/hex"
+	"errors"
 	"reflect"
+	"strings"
 	"testing"
 
 	"muster/persistence"
@@ -54,6 +56,30 @@ func TestCommandGolden(t *testing.T) {
 		})
 	}
 }
+
+// What a newer build wrote is said to be that, and what is damaged is not.
+func TestCommandOfANewerBuild(t *testing.T) {
+	c := command{term: 1, ops: []persistence.Op{op("k", "-", "v")}}
+	base := encodeBase(&persistence.State{})
+	kind := c.encode()
+	kind[6] = lastOp + 1
+	for say, err := range map[string]error{
+		"version 2, known up to 1: a newer build":             errOf(decodeCommand(append([]byte{2}, c.encode()[1:]...))),
+		"change of kind 3, known up to 2: a newer build":      errOf(decodeCommand(kind)),
+		"snapshot of version 2, known up to 1: a newer build": func() error { _, _, err := decodeBase(append([]byte{2}, base[1:]...)); return err }(),
+	} {
+		if !errors.Is(err, ErrCommand) || !strings.Contains(err.Error(), say) {
+			t.Errorf("%v, want %q", err, say)
+		}
+	}
+	for _, damaged := range [][]byte{nil, append([]byte{0}, c.encode()[1:]...), c.encode()[:4]} {
+		if err := errOf(decodeCommand(damaged)); err != ErrCommand {
+			t.Errorf("%x: %v", damaged, err)
+		}
+	}
+}
+
+func errOf(_ command, err error) error { return err }
 
 func TestSizeOfCoversTheEncoding(t *testing.T) {
 	for _, n := range []int{0, 1, 100} {

@@ -249,6 +249,8 @@ func (h *hub) down(m *link.Down) {
 		h.outboxBatch(b.Outbox)
 	case *link.Down_Contacts:
 		h.contactsChanged(b.Contacts)
+	default:
+		h.edge.count.unknown.Add(1)
 	}
 }
 

@@ -18,7 +18,7 @@ type counters struct {
 	accepted, rejected, opened, resumed, badTokens       atomic.Int64
 	commands, refused, limited, pings, announced, panics atomic.Int64
 	deliveries, frames, merged, stale, slow              atomic.Int64
-	entries, redelivered, retried, lapsed                atomic.Int64
+	entries, redelivered, retried, lapsed, unknown       atomic.Int64
 	closes                                               closeCount
 }
 
@@ -68,6 +68,7 @@ type Stats struct {
 	Redelivered        int64 // outbox entries not sent again, as the socket had yet to read them
 	Retried            int64 // publishes tried again
 	Lapsed             int64 // views marked stale or unknown
+	Unknown            int64 // messages of cores that only a newer build knows
 	Panics             int64
 	Closes             map[wire.CloseCode]int64
 }
@@ -81,7 +82,7 @@ func (e *Edge) Stats() Stats {
 		BadTokens: c.badTokens.Load(), Commands: c.commands.Load(), Refused: c.refused.Load(), RateLimited: c.limited.Load(),
 		Pings: c.pings.Load(), Deliveries: c.deliveries.Load(), Frames: c.frames.Load(), Merged: c.merged.Load(),
 		Stale: c.stale.Load(), Slow: c.slow.Load(), Announced: c.announced.Load(), Panics: c.panics.Load(),
-		Entries: c.entries.Load(), Redelivered: c.redelivered.Load(), Retried: c.retried.Load(), Lapsed: c.lapsed.Load(),
+		Entries: c.entries.Load(), Redelivered: c.redelivered.Load(), Retried: c.retried.Load(), Lapsed: c.lapsed.Load(), Unknown: c.unknown.Load(),
 		Closes: c.closes.copy(),
 	}
 }
@@ -125,6 +126,7 @@ var metrics = []metric{
 	counter("outbox_withheld", "outbox entries not sent again to sockets that had yet to read them", func(s *Stats) int64 { return s.Redelivered }),
 	counter("publish_retries", "publishes sent again to a shard", func(s *Stats) int64 { return s.Retried }),
 	counter("views_lapsed", "views marked stale or unknown because their shard could not be reached", func(s *Stats) int64 { return s.Lapsed }),
+	counter("unknown", "messages of cores that this build does not know: a newer one sent them", func(s *Stats) int64 { return s.Unknown }),
 	counter("panics", "panics in hubs", func(s *Stats) int64 { return s.Panics }),
 }
 

@@ -9,8 +9,32 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// version is the first byte of every value.
-const version = 1
+// Version is the newest that this build writes; it reads all before it too. It is the first byte of every value.
+const Version = 1
+
+// Oldest is the oldest that this build can write: that of the minor version before.
+const Oldest = 1
+
+const version = 1 // of the values that are encoded here
+
+// newest is the version that this process reads.
+var newest byte = Version
+
+// Reads makes this process read versions up to one that no build has yet, as if it were that build: for tests of rolling
+// upgrades, before anything else runs.
+func Reads(version uint8) { newest = version }
+
+// Stamp says in the values that they are of a version that this process writes.
+func Stamp(writes []Write, written uint8) {
+	if written == version {
+		return
+	}
+	for _, w := range writes {
+		if len(w.Value) > 0 {
+			w.Value[0] = written
+		}
+	}
+}
 
 // ErrNewer says that a row was written by a newer program.
 var ErrNewer = errors.New("row: written by a newer version of this program")
@@ -32,9 +56,9 @@ func open(v []byte) ([]byte, error) {
 	switch {
 	case len(v) == 0:
 		return nil, errShort
-	case v[0] > version:
+	case v[0] > newest:
 		return nil, fmt.Errorf("%w: version %d", ErrNewer, v[0])
-	case v[0] != version:
+	case v[0] < version:
 		return nil, errShort
 	}
 	return v[1:], nil

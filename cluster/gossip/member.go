@@ -49,6 +49,7 @@ type Member struct {
 	Cluster     string // cluster id, at most 64 bytes; "" until the node belongs to one
 	Expect      int    // --expect; 0 if not given
 	Draining    bool
+	Wire        [2]uint8 // oldest and newest version of envelopes that it speaks; 0, 0: it does not say
 }
 
 const (
@@ -129,6 +130,7 @@ const (
 	fieldExpect
 	fieldDraining
 	fieldLeaving
+	fieldWire
 )
 
 // encodeMeta leaves out what memberlist carries itself: name, incarnation and gossip address.
@@ -154,6 +156,7 @@ func encodeMeta(m *Member, leaving bool) ([]byte, error) {
 	number(fieldExpect, uint64(m.Expect))
 	number(fieldDraining, protowire.EncodeBool(m.Draining))
 	number(fieldLeaving, protowire.EncodeBool(leaving))
+	number(fieldWire, uint64(m.Wire[0])<<8|uint64(m.Wire[1]))
 	if len(b) > memberlist.MetaMaxSize {
 		return nil, fmt.Errorf("gossip: the description of node %s takes %d bytes, at most %d fit: zone %d, version %d, actor address %d, raft address %d, cluster id %d",
 			m.Name, len(b), memberlist.MetaMaxSize, len(m.Zone), len(m.Version), len(m.Actor), len(m.Raft), len(m.Cluster))
@@ -212,6 +215,8 @@ func (m *Member) set(f protowire.Number, number uint64, text string) (leaving bo
 		m.Expect = int(uint16(number))
 	case fieldDraining:
 		m.Draining = number != 0
+	case fieldWire:
+		m.Wire = [2]uint8{uint8(number >> 8), uint8(number)}
 	case fieldLeaving:
 		return number != 0
 	}

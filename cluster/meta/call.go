@@ -16,10 +16,11 @@ var (
 	ErrNoNode     = errors.New("meta: no such node")
 	ErrAlive      = errors.New("meta: the node is alive: drain it instead")
 	ErrBadRequest = errors.New("meta: not a valid request")
+	ErrVersion    = errors.New("meta: the versions of the cluster and of this build are too far apart")
 )
 
 // refusals travel by their number. Only append.
-var refusals = []error{nil, ErrNotLeader, ErrNoLeader, ErrNameInUse, ErrGone, ErrNoNode, ErrAlive, ErrBadRequest}
+var refusals = []error{nil, ErrNotLeader, ErrNoLeader, ErrNameInUse, ErrGone, ErrNoNode, ErrAlive, ErrBadRequest, ErrVersion}
 
 // Method is one that Handle answers.
 type Method struct {
@@ -121,7 +122,7 @@ type Joined struct {
 // Join asks cores at addrs, one after the other, to let a node belong to their cluster; they name their leader if they do not
 // lead it. A node repeats it at each start: what is known of it is renewed.
 //
-// ErrNameInUse and ErrGone are final; all else may be tried again.
+// ErrNameInUse, ErrGone and ErrVersion are final; all else may be tried again.
 func Join(ctx context.Context, call func(ctx context.Context, addr, method string, req []byte) ([]byte, error), addrs []string, self Node) (Joined, error) {
 	req, err := json.Marshal(self)
 	if err != nil {
@@ -146,7 +147,7 @@ func Join(ctx context.Context, call func(ctx context.Context, addr, method strin
 			return joined, nil
 		}
 		last = err
-		if errors.Is(err, ErrNameInUse) || errors.Is(err, ErrGone) {
+		if errors.Is(err, ErrNameInUse) || errors.Is(err, ErrGone) || errors.Is(err, ErrVersion) {
 			break
 		}
 		if r := (*refused)(nil); errors.As(err, &r) && r.addr != "" {

@@ -63,6 +63,8 @@ type (
 	}
 	// Latch says that the cluster has been whole once.
 	Latch struct{}
+	// Raise makes the next version of records the one that is written: from now on no build that does not know it is let in.
+	Raise struct{ Records uint8 }
 )
 
 func (Bear) step()   {}
@@ -74,6 +76,7 @@ func (Cancel) step() {}
 func (Adopt) step()  {}
 func (Take) step()   {}
 func (Latch) step()  {}
+func (Raise) step()  {}
 
 // change is a State that commands change, and what of it they did.
 type change struct {
@@ -122,6 +125,7 @@ func (cmd Bear) apply(c *change) error {
 	if cmd.Cluster.ID == "" || cmd.Cluster.ID == c.Cluster.ID || len(cmd.Groups) != cmd.Cluster.Shards+1 {
 		return fmt.Errorf("%w: cluster %q of %d shards cannot be born in %q", ErrBadRequest, cmd.Cluster.ID, cmd.Cluster.Shards, c.Cluster.ID)
 	}
+	cmd.Cluster.Records = max(cmd.Cluster.Records, c.Cluster.Records) // a backup has rows of it
 	c.State = State{Cluster: cmd.Cluster, Nodes: map[uint64]Node{}, Groups: slices.Clone(cmd.Groups)}
 	for _, n := range cmd.Nodes {
 		n.Since = c.now
@@ -138,6 +142,9 @@ func (cmd Enter) apply(c *change) error {
 	n := cmd.Node
 	if n.ID == 0 || n.Name == "" {
 		return fmt.Errorf("%w: a node needs an id and a name", ErrBadRequest)
+	}
+	if err := n.Records.Check(c.Cluster.Writes()); err != nil {
+		return fmt.Errorf("%w (node %s)", err, n.Name)
 	}
 	for _, o := range c.Nodes {
 		if o.Name != n.Name || o.ID == n.ID || o.Superseded || o.State == Left {
@@ -285,5 +292,18 @@ func (cmd Take) apply(c *change) error {
 
 func (Latch) apply(c *change) error {
 	c.Cluster.Whole, c.cluster = true, true
+	return nil
+}
+
+func (cmd Raise) apply(c *change) error {
+	if cmd.Records != c.Cluster.Writes()+1 {
+		return fmt.Errorf("%w: records of version %d cannot follow %d", ErrBadRequest, cmd.Records, c.Cluster.Writes())
+	}
+	for _, n := range c.Nodes {
+		if n.State != Left && n.State != Lost && n.Records.Newest() < cmd.Records {
+			return fmt.Errorf("%w: node %s does not know records of version %d", ErrBadRequest, n.Name, cmd.Records)
+		}
+	}
+	c.Cluster.Records, c.cluster = cmd.Records, true
 	return nil
 }

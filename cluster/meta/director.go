@@ -156,6 +156,13 @@ func (d *director) propose(cmds ...Command) (done chan error, err error) {
 	return d.settled(), err
 }
 
+// quiet says that all that was proposed is committed.
+func (d *director) quiet() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.committed >= d.seq
+}
+
 // settled hears when all that is proposed is committed. The caller holds mu.
 func (d *director) settled() chan error {
 	done := make(chan error, 1)

@@ -246,7 +246,7 @@ func (a *Agent) belongs(err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.err = nil
-	if errors.Is(err, ErrGone) || errors.Is(err, ErrNameInUse) {
+	if errors.Is(err, ErrGone) || errors.Is(err, ErrNameInUse) || errors.Is(err, ErrVersion) {
 		a.err = err
 		a.log.Error("this node does not belong to the cluster", "error", err)
 	}

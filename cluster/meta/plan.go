@@ -41,6 +41,7 @@ func Plan(s State, reports Reports, now time.Time) []Step {
 	p.place()
 	p.lead()
 	p.latch()
+	p.raise()
 	for _, o := range p.orders {
 		p.steps = append(p.steps, o)
 	}
@@ -247,4 +248,22 @@ func (p *planner) latch() {
 		}
 	}
 	p.do(Latch{})
+}
+
+// raise lets records be written in the next version when every node knows it. One that is down may be of an older build.
+func (p *planner) raise() {
+	next, known := p.Cluster.Writes()+1, 0
+	for _, id := range p.ids {
+		n := p.Nodes[id]
+		switch {
+		case n.State == Left || n.State == Lost:
+		case n.Records.Newest() < next || !p.fresh(id):
+			return
+		default:
+			known++
+		}
+	}
+	if known > 0 {
+		p.do(Raise{next})
+	}
 }

@@ -31,6 +31,10 @@ type ordered struct {
 
 // say logs a command: what happens to nodes for operators, what happens to groups for those who look closer.
 func (a *Agent) say(s *State, cmd Command) {
+	if raise, ok := cmd.(Raise); ok {
+		a.log.Info("meta: every node knows the next version of records, which is written from now on: no older build can join", "version", raise.Records)
+		return
+	}
 	if mark, ok := cmd.(Mark); ok {
 		a.log.Info("meta: a node's state", "node", s.Nodes[mark.Node].Name, "was", s.Nodes[mark.Node].State, "is", mark.To)
 		return
@@ -90,6 +94,9 @@ func (a *Agent) collect(ctx context.Context) {
 	s, reports, term := d.snapshot(now)
 	if term == 0 {
 		return
+	}
+	if !d.quiet() {
+		s.Cluster.Records = 0 // what is written follows what is committed
 	}
 	p := newPlanner(s, reports, now)
 	p.observe()

@@ -1,6 +1,7 @@
 package meta
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -45,6 +46,7 @@ type Node struct {
 	Drain       bool      `json:"drain,omitempty"`      // an operator wants it empty; outlives Down
 	Reduce      bool      `json:"reduce,omitempty"`     // even if that lowers the number of voters
 	Superseded  bool      `json:"superseded,omitempty"` // lost, and another node has its name
+	Records     Versions  `json:"records,omitzero"`
 }
 
 // Replica is one of a group's, as meta lists it.
@@ -72,14 +74,39 @@ type Group struct {
 	Generation uint64 `json:"generation,omitempty"` // of the replicas: cluster.Recover raises it
 }
 
-// Cluster is what was fixed at the birth, but for Whole.
+// Versions of records that a build can write: the oldest and the newest. It reads the newest and all before. Those of a build
+// that says nothing are 1 and 1.
+type Versions [2]uint8
+
+// Newest is the newest version.
+func (v Versions) Newest() uint8 { return max(v[1], 1) }
+
+// Check says why a build of these versions cannot work where records are written in a version.
+func (v Versions) Check(written uint8) error {
+	oldest := max(v[0], 1)
+	switch {
+	case written > v.Newest():
+		return fmt.Errorf("%w: records are written in version %d, and this build knows them up to %d: start the newer one again", ErrVersion, written, v.Newest())
+	case written < oldest:
+		return fmt.Errorf("%w: records are written in version %d, and this build writes %d to %d: upgrade all nodes to the minor version before it first",
+			ErrVersion, written, oldest, v.Newest())
+	}
+	return nil
+}
+
+// Cluster is what was fixed at the birth, but for Whole and Records.
 type Cluster struct {
 	ID     string    `json:"id"`
 	Born   time.Time `json:"born"`
 	Shards int       `json:"shards"`
 	Expect int       `json:"expect,omitempty"` // of a birth with --expect
 	Whole  bool      `json:"whole,omitempty"`  // every shard has had min(Expect, 3) voters: latched
+
+	Records uint8 `json:"records,omitempty"` // version in which all nodes write records; only rises. 0: 1
 }
+
+// Writes is the version in which all nodes write records.
+func (c *Cluster) Writes() uint8 { return max(c.Records, 1) }
 
 // State is all that group 0's rows say. Groups[0] is group 0, Groups[s+1] shard s.
 type State struct {

@@ -8,10 +8,10 @@ import (
 	"google.golang.org/grpc/metadata"
 )
 
-// The versions of envelopes that this build speaks.
+// The versions of envelopes that this build speaks: its own, and that of the minor version before.
 const (
-	oldestWire = 1
-	newestWire = 1
+	OldestWire = 1
+	NewestWire = 1
 )
 
 // hello opens an epoch, both ways, as metadata of the first stream. What a build does not know in it, it ignores.

@@ -145,7 +145,7 @@ func (cfg *Config) setDefaults() {
 		cfg.Queue = 4 << 20
 	}
 	if cfg.Wire == [2]uint8{} {
-		cfg.Wire = [2]uint8{oldestWire, newestWire}
+		cfg.Wire = [2]uint8{OldestWire, NewestWire}
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()

@@ -27,6 +27,7 @@ type clusterDoc struct {
 	Cluster string     `json:"cluster"`
 	BornAt  int64      `json:"born_at"`        // Unix ms
 	Meta    string     `json:"meta,omitempty"` // node that leads the meta group
+	Records uint8      `json:"records"`        // version in which records are written
 	Nodes   []nodeDoc  `json:"nodes"`          // by name
 	Shards  []shardDoc `json:"shards"`         // by number
 }
@@ -85,7 +86,7 @@ func (s *server) answerCluster(w http.ResponseWriter, r *http.Request, doc clust
 // aloneDoc is the cluster of one node.
 func (s *server) aloneDoc() clusterDoc {
 	id, name := s.durable.Store.Identity(), s.cfg.NodeName
-	doc := clusterDoc{Cluster: id.Cluster, BornAt: id.BornAt, Meta: name}
+	doc := clusterDoc{Cluster: id.Cluster, BornAt: id.BornAt, Meta: name, Records: uint8(s.writes.Load())}
 	node := nodeDoc{ID: nodeID(id.Node), Name: name, Role: s.cfg.Role, State: "active", Version: versionString(), Holds: link.Shards}
 	for shard := range uint32(link.Shards) {
 		leader, term := s.engine().Leader(shard)
@@ -104,7 +105,7 @@ func nodeID(id uint64) string { return fmt.Sprintf("%016x", id) }
 
 // viewDoc joins what the meta group knows of cores with what gossip sees.
 func viewDoc(v meta.View, seen []gossip.Member) clusterDoc {
-	doc := clusterDoc{Cluster: v.Cluster.ID, BornAt: v.Cluster.Born.UnixMilli()}
+	doc := clusterDoc{Cluster: v.Cluster.ID, BornAt: v.Cluster.Born.UnixMilli(), Records: v.Cluster.Writes()}
 	at, names := map[uint64]int{}, map[uint64]string{}
 	for _, n := range v.Nodes {
 		at[n.ID], names[n.ID] = len(doc.Nodes), n.Name
@@ -199,7 +200,8 @@ func clusterCommand() *cobra.Command {
 }
 
 func printCluster(out io.Writer, doc clusterDoc, shards bool, now time.Time) {
-	fmt.Fprintf(out, "cluster %s, born %s, meta group led by %s\n\n", doc.Cluster, time.UnixMilli(doc.BornAt).UTC().Format(time.DateTime), orNone(doc.Meta))
+	fmt.Fprintf(out, "cluster %s, born %s, meta group led by %s, records of version %d\n\n",
+		doc.Cluster, time.UnixMilli(doc.BornAt).UTC().Format(time.DateTime), orNone(doc.Meta), doc.Records)
 	t := table.NewWriter()
 	t.SetOutputMirror(out)
 	t.SetStyle(table.StyleLight)

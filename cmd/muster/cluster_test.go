@@ -81,7 +81,12 @@ func freePort(t *testing.T) string {
 }
 
 func (f *fleet) start(m *peer) {
-	m.process = spawn(f.t, append(slices.Clone(m.args), "--join", f.join)...)
+	f.startAs(m)
+}
+
+// startAs starts a node with further settings.
+func (f *fleet) startAs(m *peer, more ...string) {
+	m.process = spawn(f.t, slices.Concat(m.args, []string{"--join", f.join}, more)...)
 	m.patience = clusterPatience
 }
 

@@ -77,4 +77,5 @@ type Config struct {
 	GOGC       int    `koanf:"gogc" default:"60" help:"garbage collector target, per cent of the live heap"`
 	GOMEMLIMIT string `koanf:"gomemlimit" default:"" help:"soft memory limit of the process, such as 2GiB (default: none)"`
 	Audit      string `koanf:"audit" default:"" hidden:"true" help:"file that gets a JSON line per published entry before its sender is told, for muster chaos"`
+	Newer      int    `koanf:"claim-newer" default:"0" hidden:"true" help:"claim to be a build so many minor versions newer, for tests of rolling upgrades"`
 }

@@ -37,7 +37,7 @@ func (s *server) enter(ctx context.Context) error {
 	}
 	id, err := s.members.Found(ctx)
 	if err != nil {
-		return err
+		return fault(err)
 	}
 	if err := s.openStorage(&id); err != nil {
 		return err
@@ -73,6 +73,7 @@ func (s *server) startMembers(id *persistence.Identity) (err error) {
 		Name: c.NodeName, Version: versionString(), Zone: c.Zone, Core: c.core(), Edge: c.edge(), Bind: c.Bind, Advertise: c.Advertise,
 		GossipPort: c.GossipPort, ActorPort: c.ActorPort, RaftPort: c.RaftPort, Join: c.Join, Expect: c.Expect,
 		Secret: c.ClusterSecret, Dir: c.Data, Identity: id, Logger: s.log, Counters: s.tellCounters,
+		Wire: s.cfg.wire(), Records: s.cfg.records(), Written: s.written, Fatal: s.cannotBelong,
 	})
 	return fault(err)
 }

@@ -11,6 +11,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"muster/actors/row"
 )
 
 func serveCommand() *cobra.Command {
@@ -41,6 +43,7 @@ stops at once.`,
 			signal.Notify(signals, syscall.SIGTERM, os.Interrupt)
 			defer signal.Stop(signals)
 			applyRuntime(cfg)
+			row.Reads(cfg.records().Newest())
 			return serve(cmd.Context(), cfg, cmd.ErrOrStderr(), signals)
 		},
 	}

@@ -46,6 +46,8 @@ type server struct {
 	temporary bool          // the data directory goes with the process
 	broken    chan error    // the disk failed
 
+	writes atomic.Uint32 // version in which records are written
+
 	registry *prometheus.Registry
 	webhook  *hooks.Dispatcher // nil: none
 	audience *hooks.Audience   // nil: contacts are kept here
@@ -136,6 +138,7 @@ func (s *server) startCore() error {
 		Room:     room.Config{GraceGone: s.cfg.GraceGone, GraceSilence: s.cfg.GraceSilence, GraceDrain: s.cfg.GraceDrain},
 		Logger:   s.log,
 		Store:    s.durable, EventsKept: s.cfg.EventsKeep, OnEvents: s.news,
+		Records: func() uint8 { return uint8(s.writes.Load()) },
 	}
 	if s.audience != nil {
 		cfg.Graph = s.audience.Ask

@@ -48,6 +48,9 @@ func (s *server) openStorage(create *persistence.Identity) error {
 	}
 	id := s.durable.Store.Identity()
 	s.log.Info("data directory open", "dir", cfg.Dir, "cluster", id.Cluster, "node_id", id.Node, "format", id.Format)
+	if err := s.checkRecords(); err != nil {
+		return err
+	}
 	return s.checkClock(time.Now())
 }
 

@@ -89,7 +89,7 @@ func (n *Node) knock(ctx context.Context, once func(context.Context) (meta.Joine
 	for {
 		joined, err := once(ctx)
 		switch {
-		case err == nil, errors.Is(err, meta.ErrGone), errors.Is(err, meta.ErrNameInUse) && time.Since(begin) > nameWait:
+		case err == nil, errors.Is(err, meta.ErrGone), errors.Is(err, meta.ErrVersion), errors.Is(err, meta.ErrNameInUse) && time.Since(begin) > nameWait:
 			return joined, err
 		case time.Since(said) > sayEvery:
 			said = time.Now()
@@ -109,6 +109,9 @@ func (n *Node) joinOnce(ctx context.Context) (meta.Joined, error) {
 	var addrs []string
 	for _, m := range n.gossip.Members() {
 		if m.Role&gossip.Core != 0 && m.Cluster != "" {
+			if err := n.speaks(m); err != nil {
+				return meta.Joined{}, err
+			}
 			addrs = append(addrs, m.Raft)
 		}
 	}
@@ -126,7 +129,18 @@ func (n *Node) metaNode() meta.Node {
 	m := n.gossip.Self()
 	return meta.Node{
 		ID: m.Node, Name: m.Name, Zone: m.Zone, Version: m.Version, Gossip: m.Gossip, Actor: m.Actor, Raft: m.Raft, Incarnation: m.Incarnation,
+		Records: n.cfg.Records,
 	}
+}
+
+// speaks says why this node and another cannot talk. Their streams would be refused; here it is told before.
+func (n *Node) speaks(m gossip.Member) error {
+	own := n.cfg.Wire
+	if m.Wire == [2]uint8{} || m.Wire[1] >= own[0] && own[1] >= m.Wire[0] {
+		return nil
+	}
+	return fmt.Errorf("%w: node %s speaks versions %d to %d, this build %d to %d; upgrade all nodes by one minor version at a time",
+		meta.ErrVersion, m.Name, m.Wire[0], m.Wire[1], own[0], own[1])
 }
 
 // Sight is the cluster that the cores in sight belong to: an edge waits for it.
@@ -135,7 +149,7 @@ func (n *Node) Sight(ctx context.Context) (string, error) {
 	for {
 		for _, m := range n.gossip.Members() {
 			if m.Cluster != "" && m.Role&gossip.Core != 0 {
-				return m.Cluster, nil
+				return m.Cluster, n.speaks(m)
 			}
 		}
 		if time.Since(said) > sayEvery {

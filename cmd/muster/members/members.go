@@ -2,6 +2,7 @@ package members
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -32,6 +33,11 @@ type Config struct {
 	Join                            []string // gossip addresses
 	Expect                          int
 	Secret                          string // empty: plain text on loopback
+
+	Wire    [2]uint8            // oldest and newest version of envelopes; 0, 0: those of this build
+	Records meta.Versions       // of this build
+	Written func(version uint8) // every node may write records in this version; nil: nobody asks
+	Fatal   func(error)         // the node can never belong to the cluster; nil: it says so and goes on
 
 	Dir      string                // for what a birth must remember; cores
 	Identity *persistence.Identity // of the data directory; nil: it is empty, or there is none
@@ -90,7 +96,11 @@ func Start(cfg Config) (_ *Node, err error) {
 			n.Stop()
 		}
 	}()
+	if n.cfg.Wire == [2]uint8{} {
+		n.cfg.Wire = [2]uint8{stream.OldestWire, stream.NewestWire}
+	}
 	n.self = gossip.Member{
+		Wire: n.cfg.Wire,
 		Node: NewID(), Name: cfg.Name, Incarnation: uint64(time.Now().UnixNano()), Zone: cfg.Zone, Version: cfg.Version, Expect: cfg.Expect,
 	}
 	if cfg.Core {
@@ -159,7 +169,7 @@ func (n *Node) net(cfg stream.Config, name string, port int) (*stream.Net, error
 	if err != nil {
 		return nil, fmt.Errorf("%s: cannot listen: %w", name, err)
 	}
-	cfg.Listener, cfg.Logger = ln, n.log
+	cfg.Listener, cfg.Logger, cfg.Wire = ln, n.log, n.cfg.Wire
 	return stream.Listen(cfg)
 }
 
@@ -194,7 +204,7 @@ func (n *Node) startGossip() error {
 func (n *Node) Agent(id persistence.Identity, rows meta.Rows) *meta.Agent {
 	cfg := meta.Config{Self: n.metaNode(), Rows: rows, Net: n.raft, Logger: n.log, Peers: n.cores, Told: n.told}
 	if !id.Joined {
-		cfg.Birth = meta.Cluster{ID: id.Cluster, Born: time.UnixMilli(id.BornAt), Shards: link.Shards, Expect: n.cfg.Expect}
+		cfg.Birth = meta.Cluster{ID: id.Cluster, Born: time.UnixMilli(id.BornAt), Shards: link.Shards, Expect: n.cfg.Expect, Records: n.cfg.Records[0]}
 	}
 	n.agent = meta.NewAgent(cfg)
 	for _, m := range meta.Methods() {
@@ -247,7 +257,12 @@ func (n *Node) watch() {
 
 // rejoin tells the meta group where the node is now.
 func (n *Node) rejoin() {
-	if _, err := n.join(n.ctx); err != nil && n.ctx.Err() == nil {
+	_, err := n.join(n.ctx)
+	switch {
+	case err == nil || n.ctx.Err() != nil:
+	case errors.Is(err, meta.ErrVersion) && n.cfg.Fatal != nil:
+		n.cfg.Fatal(err)
+	default:
 		n.log.Error("this node may not belong to its cluster any more", "error", err)
 	}
 }

@@ -139,7 +139,10 @@ func (n *Node) cores() (ids []uint64) {
 }
 
 // told takes the meta group's list of cores.
-func (n *Node) told(_ meta.Cluster, nodes []meta.Node) {
+func (n *Node) told(c meta.Cluster, nodes []meta.Node) {
+	if n.cfg.Written != nil {
+		n.cfg.Written(c.Writes())
+	}
 	n.mu.Lock()
 	n.table = nodes
 	n.mu.Unlock()
