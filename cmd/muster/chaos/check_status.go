@@ -1,6 +1,7 @@
 package chaos
 
 import (
+	"fmt"
 	"io"
 	"math"
 	"time"
@@ -28,12 +29,14 @@ var register = porcupine.Model{
 			return "write " + op.value + "?"
 		case op.write:
 			return "write " + op.value
+		case op.fresh:
+			return "linearizable read " + op.value
 		}
 		return "read " + op.value
 	},
 }
 
-// linearizable: each user's status is one register. stale is by how much a read may be
+// linearizable: each user's status is one register. stale is by how much a read that did not ask to be linearizable may be
 // behind: the cluster reads from the memory of a shard's leader, which may not have noticed yet that it
 // is cut off. A write without an answer may take effect at any later time, or never. show, if not nil, gets
 // a picture of each bad history.
@@ -46,6 +49,7 @@ func linearizable(ops []statusOp, stale time.Duration, show func(user string, pi
 			read[op.user+" "+op.value] = true
 		}
 	}
+	fresh := 0
 	for _, op := range ops {
 		v.Examined++
 		o := porcupine.Operation{Input: op, Call: int64(op.call), Return: int64(op.back)}
@@ -54,11 +58,14 @@ func linearizable(ops []statusOp, stale time.Duration, show func(user string, pi
 			continue // never seen: it changes nothing whether it happened
 		case op.unknown:
 			o.Return = math.MaxInt64
+		case op.fresh:
+			fresh++
 		case !op.write:
 			o.Call = max(0, o.Call-int64(stale))
 		}
 		users[op.user] = append(users[op.user], o)
 	}
+	v.Note = fmt.Sprintf("%d of them linearizable reads", fresh)
 	undecided := 0
 	for user, history := range users {
 		result, info := porcupine.CheckOperationsVerbose(register, history, porcupinePatience)
@@ -67,7 +74,7 @@ func linearizable(ops []statusOp, stale time.Duration, show func(user string, pi
 			if show != nil {
 				show(user, func(w io.Writer) error { return porcupine.Visualize(register, info, w) })
 			}
-			v.fail("the status of %s is not linearizable (%d operations, reads up to %v behind)", user, len(history), stale)
+			v.fail("the status of %s is not linearizable (%d operations, default reads up to %v behind)", user, len(history), stale)
 		case porcupine.Unknown:
 			undecided++
 		}

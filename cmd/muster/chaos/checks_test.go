@@ -124,23 +124,30 @@ func op(write bool, value string, call, back int, unknown ...bool) statusOp {
 	return statusOp{user: "u", write: write, value: value, call: time.Duration(call) * ms, back: time.Duration(back) * ms, unknown: len(unknown) > 0}
 }
 
+func asked(o statusOp) statusOp {
+	o.fresh = true
+	return o
+}
+
 func TestLinearizable(t *testing.T) {
 	for name, c := range map[string]struct {
 		ops   []statusOp
 		stale time.Duration
 		want  string
 	}{
-		"good":            {[]statusOp{op(false, "", 0, 1), op(true, "a", 2, 4), op(false, "a", 5, 6)}, 0, ""},
-		"at once":         {[]statusOp{op(true, "a", 2, 9), op(false, "a", 3, 4), op(false, "", 3, 4)}, 0, ""},
-		"stale":           {[]statusOp{op(true, "a", 2, 4), op(false, "", 5, 6)}, 0, "not linearizable"},
-		"stale, allowed":  {[]statusOp{op(true, "a", 2, 4), op(false, "", 5, 6)}, 10 * ms, ""},
-		"too stale":       {[]statusOp{op(true, "a", 2, 4), op(false, "", 50, 60)}, 10 * ms, "not linearizable"},
-		"back again":      {[]statusOp{op(true, "a", 0, 1), op(true, "b", 2, 9), op(false, "b", 3, 4), op(false, "a", 5, 6)}, 0, "not linearizable"},
-		"invented":        {[]statusOp{op(true, "a", 0, 1), op(false, "z", 3, 4)}, 0, "not linearizable"},
-		"unknown, seen":   {[]statusOp{op(true, "a", 0, 1, true), op(false, "", 3, 4), op(false, "a", 30, 40)}, 0, ""},
-		"unknown, unseen": {[]statusOp{op(true, "a", 0, 1, true), op(false, "", 3, 4)}, 0, ""},
-		"unknown, early":  {[]statusOp{op(false, "a", 0, 1), op(true, "a", 3, 4, true)}, 0, "not linearizable"},
-		"empty":           {nil, 0, "nothing was examined"},
+		"good":             {[]statusOp{op(false, "", 0, 1), op(true, "a", 2, 4), op(false, "a", 5, 6)}, 0, ""},
+		"at once":          {[]statusOp{op(true, "a", 2, 9), op(false, "a", 3, 4), op(false, "", 3, 4)}, 0, ""},
+		"stale":            {[]statusOp{op(true, "a", 2, 4), op(false, "", 5, 6)}, 0, "not linearizable"},
+		"stale, allowed":   {[]statusOp{op(true, "a", 2, 4), op(false, "", 5, 6)}, 10 * ms, ""},
+		"stale, but asked": {[]statusOp{op(true, "a", 2, 4), asked(op(false, "", 5, 6))}, 10 * ms, "not linearizable"},
+		"asked":            {[]statusOp{op(true, "a", 2, 5), asked(op(false, "", 4, 6)), asked(op(false, "a", 7, 8))}, 10 * ms, ""},
+		"too stale":        {[]statusOp{op(true, "a", 2, 4), op(false, "", 50, 60)}, 10 * ms, "not linearizable"},
+		"back again":       {[]statusOp{op(true, "a", 0, 1), op(true, "b", 2, 9), op(false, "b", 3, 4), op(false, "a", 5, 6)}, 0, "not linearizable"},
+		"invented":         {[]statusOp{op(true, "a", 0, 1), op(false, "z", 3, 4)}, 0, "not linearizable"},
+		"unknown, seen":    {[]statusOp{op(true, "a", 0, 1, true), op(false, "", 3, 4), op(false, "a", 30, 40)}, 0, ""},
+		"unknown, unseen":  {[]statusOp{op(true, "a", 0, 1, true), op(false, "", 3, 4)}, 0, ""},
+		"unknown, early":   {[]statusOp{op(false, "a", 0, 1), op(true, "a", 3, 4, true)}, 0, "not linearizable"},
+		"empty":            {nil, 0, "nothing was examined"},
 	} {
 		red(t, name, linearizable(c.ops, c.stale, nil), c.want)
 	}

@@ -36,6 +36,7 @@ type statusOp struct {
 	value      string
 	call, back time.Duration
 	unknown    bool // a write without an answer
+	fresh      bool // a read that was asked to be linearizable
 }
 
 // acknowledged is one line of a server's audit file.

@@ -26,7 +26,7 @@ const (
 )
 
 // statuses writes and reads the status of a few users over HTTP, by any front. They are connected all the time,
-// as the status of nobody is not shown.
+// as the status of nobody is not shown. Half of the reads ask to be linearizable.
 func (l *load) statuses(work, ctx context.Context) {
 	for i := range registers {
 		user := fmt.Sprintf("l%d", i)
@@ -39,8 +39,8 @@ func (l *load) statuses(work, ctx context.Context) {
 			client.Close()
 		})
 		l.running.Go(func() { l.writeStatus(work, user) })
-		l.running.Go(func() { l.readStatus(work, user, 1) })
-		l.running.Go(func() { l.readStatus(work, user, 2) })
+		l.running.Go(func() { l.readStatus(work, user, 1, "") })
+		l.running.Go(func() { l.readStatus(work, user, 2, "?linearizable=true") })
 	}
 }
 
@@ -55,11 +55,11 @@ func (l *load) writeStatus(work context.Context, user string) {
 	}
 }
 
-func (l *load) readStatus(work context.Context, user string, shift int) {
+func (l *load) readStatus(work context.Context, user string, shift int, how string) {
 	for n := shift; pause(work, statusEach); n++ {
-		op := statusOp{user: user, call: l.now()}
+		op := statusOp{user: user, call: l.now(), fresh: how != ""}
 		var now struct{ State, Text string }
-		err := l.call(l.hard, l.fronts[n%len(l.fronts)], callPatience, http.MethodGet, "/v1/users/"+user, "", &now)
+		err := l.call(l.hard, l.fronts[n%len(l.fronts)], callPatience, http.MethodGet, "/v1/users/"+user+how, "", &now)
 		if err != nil || now.State == "offline" || now.State == "unknown" {
 			continue
 		}
