@@ -49,7 +49,7 @@ var rules = map[string]rule{
 	"cluster/birth":  {},
 	"cluster/stream": {
 		module:     []string{"cluster"},
-		thirdParty: []string{"google.golang.org/grpc", "google.golang.org/protobuf", "go.etcd.io/raft/v3/raftpb"},
+		thirdParty: []string{"google.golang.org/grpc", "google.golang.org/protobuf", "go.etcd.io/raft/v3/raftpb", "golang.org/x/time/rate"},
 	},
 	"cluster/meta": {
 		module:     []string{"cluster", "persistence"},

@@ -55,7 +55,7 @@ const (
 
 const (
 	maxInbox   = 1 << 14 // batches of messages; raft repeats what is dropped
-	maxStreams = 2       // snapshots received, and sent, at a time
+	maxStreams = 2       // snapshots received, and sent, at a time; more are refused
 	stalled    = 500 * time.Millisecond
 	lookEvery  = 10 // ticks, at the room on the disk and at the clock
 	stallShown = 5 * time.Second
@@ -320,13 +320,17 @@ func (e *Engine) Receive(from uint64, ms []Message) {
 	})
 }
 
-// ReceiveSnapshot stages the rows of a MsgSnap and hands it over. It blocks while r is read.
+// ReceiveSnapshot stages the rows of a MsgSnap and hands it over. It blocks while r is read. ErrBusy and ErrNoRoom come at once;
+// the sender's raft tries again with its next heartbeat.
 func (e *Engine) ReceiveSnapshot(from uint64, m Message, r io.Reader) error {
 	e.streams.Add(1)
 	defer e.streams.Done()
 	defer e.receiving.Add(-1)
-	if e.receiving.Add(1) > maxStreams || e.refusal.Load() != nil {
-		return ErrBusy
+	if e.receiving.Add(1) > maxStreams {
+		return fmt.Errorf("%w: node %d receives %d snapshots already", ErrBusy, e.cfg.Node, maxStreams)
+	}
+	if why := e.refusal.Load(); why != nil {
+		return fmt.Errorf("%w: %s", ErrNoRoom, *why)
 	}
 	staged, err := e.cfg.Store.Receive(r)
 	if err != nil {

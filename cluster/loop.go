@@ -238,6 +238,9 @@ func (e *Engine) sendSnapshot(m Message) {
 		if cerr := snap.Close(); err == nil {
 			err = cerr
 		}
+		if err != nil {
+			e.log.Debug("a snapshot was not delivered; it is sent again", "group", m.Group, "node", m.To, "error", err)
+		}
 		e.post(func() { e.sending-- })
 		sent(err)
 	})

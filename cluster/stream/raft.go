@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"go.etcd.io/raft/v3/raftpb"
+	"golang.org/x/time/rate"
 	"google.golang.org/protobuf/proto"
 
 	"muster/cluster"
@@ -23,9 +24,10 @@ var errMessage = errors.New("stream: not a Raft message")
 
 // raftPort is a Net as cluster.Transport.
 type raftPort struct {
-	net *Net
-	ctx context.Context
-	end context.CancelFunc
+	net   *Net
+	ctx   context.Context
+	end   context.CancelFunc
+	limit *rate.Limiter // of all snapshots sent, in bytes
 
 	mu           sync.Mutex // also orders Reset and Connected
 	r            cluster.Receiver
@@ -33,12 +35,12 @@ type raftPort struct {
 	incarnations map[uint64]uint64
 }
 
-// Raft carries Raft messages over class 0 and snapshots over streams of kind 0, and takes their callbacks over; the others stay
+// Raft carries Raft messages over class 0 and snapshots over streams of kind 0, all together at 32 MB/s at most, and takes their callbacks over; the others stay
 // the Config's. Call it before SetPeers. A peer that falls silent is disconnected at once, so that
 // what it sent before cannot arrive after the suspicion. Its Stop leaves the Net to its owner.
 func Raft(n *Net) cluster.Transport {
 	ctx, end := context.WithCancel(n.ctx)
-	n.raft = &raftPort{net: n, ctx: ctx, end: end, incarnations: map[uint64]uint64{}}
+	n.raft = &raftPort{net: n, ctx: ctx, end: end, limit: rate.NewLimiter(snapshotRate, chunkBytes), incarnations: map[uint64]uint64{}}
 	return n.raft
 }
 
@@ -132,7 +134,8 @@ func (r *raftPort) SendSnapshot(m cluster.Message, rows io.WriterTo, done func(e
 	if err != nil {
 		panic(err)
 	}
-	go func() { done(r.net.Stream(r.ctx, m.To, raftStream, header, rows)) }()
+	body := &paced{r.ctx, r.limit, rows}
+	go func() { done(r.net.Stream(r.ctx, m.To, raftStream, header, body)) }()
 }
 
 func (r *raftPort) snapshot(from Peer, header []byte, body io.Reader) error {
