@@ -5,6 +5,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
@@ -159,6 +160,40 @@ func TestListenRefuses(t *testing.T) {
 	n := startNode(t, 1, plain)
 	if _, err := n.CallAddr(t.Context(), "192.0.2.1:1", "m", nil); !errors.Is(err, errPlain) {
 		t.Error("plain text to a machine elsewhere:", err)
+	}
+}
+
+// While a secret is replaced, nodes of two neighbouring steps believe each other, and those that are further apart do not.
+func TestKeysOfTwoSecrets(t *testing.T) {
+	was, is := []byte("the secret of long ago"), []byte("the secret of tomorrow")
+	keys := func(secret []byte, others ...[]byte) *Keys {
+		k, err := NewKeys(secret, others...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return k
+	}
+	steps := []*Keys{keys(was), keys(was, is), keys(is, was), keys(is)}
+	believes := func(k, other *Keys) bool {
+		cert, err := other.certificate(identity{"c", 7}, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		leaf, err := x509.ParseCertificate(cert.Certificate[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		return k.verify(tls.ConnectionState{PeerCertificates: []*x509.Certificate{leaf}}) == nil
+	}
+	for i, one := range steps {
+		for j, two := range steps {
+			if both, want := believes(one, two) && believes(two, one), max(i-j, j-i) <= 1; both != want {
+				t.Errorf("step %d and step %d: %v", i, j, both)
+			}
+		}
+	}
+	if _, err := NewKeys(was, []byte("short")); err == nil {
+		t.Error("a short second secret")
 	}
 }
 

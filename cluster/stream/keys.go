@@ -26,7 +26,7 @@ const (
 	certEarly = 24 * time.Hour      // clocks may be so far apart
 )
 
-// Keys is what a node proves itself with: a CA that makes the node's certificate.
+// Keys is what a node proves itself with: a CA that makes the node's certificate, and those that it believes.
 type Keys struct {
 	ca     *x509.Certificate
 	signer crypto.Signer
@@ -44,8 +44,24 @@ func derive(secret []byte, purpose string) ([]byte, error) {
 // GossipKey derives the key of the gossip, 32 bytes, from the cluster's secret of at least 16 bytes.
 func GossipKey(secret []byte) ([]byte, error) { return derive(secret, "gossip key 1") }
 
-// NewKeys derives the keys of a cluster from its secret: at least 16 bytes. Every node computes the same CA, to the byte.
-func NewKeys(secret []byte) (*Keys, error) {
+// NewKeys derives the keys of a cluster from its secret: at least 16 bytes. Every node computes the same CA, to the byte. While a
+// secret is replaced, nodes that prove themselves with one of the others are believed too.
+func NewKeys(secret []byte, others ...[]byte) (*Keys, error) {
+	k, err := keysFrom(secret)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range others {
+		other, err := keysFrom(s)
+		if err != nil {
+			return nil, err
+		}
+		k.roots.AddCert(other.ca)
+	}
+	return k, nil
+}
+
+func keysFrom(secret []byte) (*Keys, error) {
 	seed, err := derive(secret, "node ca 1")
 	if err != nil {
 		return nil, err

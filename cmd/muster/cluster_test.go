@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"syscall"
@@ -559,6 +560,9 @@ func TestClusterSettings(t *testing.T) {
 		"an edge alone":        {[]string{"--role", "edge"}, "join: an edge needs cores"},
 		"two secrets":          {[]string{"--cluster-secret", secret, "--cluster-secret-file", "x"}, "cluster-secret and cluster-secret-file are both set; leave one out"},
 		"no such file":         {[]string{"--cluster-secret-file", "/nowhere/secret"}, "cluster-secret-file: open /nowhere/secret"},
+		"secrets":              {[]string{"--bind", "10.0.0.1", "--cluster-secret", secret + ",another of 16 bytes"}, ""},
+		"one short secret":     {[]string{"--cluster-secret", secret + ",short"}, "cluster-secret: 5 bytes are too short"},
+		"empty secret file":    {[]string{"--cluster-secret-file", os.DevNull}, "cluster-secret-file: /dev/null holds no secret"},
 		"short secret":         {[]string{"--cluster-secret", "short"}, "cluster-secret: 5 bytes are too short; write 16 or more"},
 		"bind to a name":       {[]string{"--bind", "localhost"}, `bind: "localhost" is not an IP address`},
 		"bind everywhere":      {[]string{"--bind", "0.0.0.0", "--cluster-secret", secret}, "bind: 0.0.0.0 is every address of this machine; say with --advertise"},

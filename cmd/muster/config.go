@@ -23,8 +23,8 @@ type Config struct {
 	GossipPort        int      `koanf:"gossip-port" default:"7946" help:"port of the gossip, TCP and UDP"`
 	ActorPort         int      `koanf:"actor-port" default:"7947" help:"port of the streams between edges and cores, TCP"`
 	RaftPort          int      `koanf:"raft-port" default:"7948" help:"port of the streams that replicate, TCP"`
-	ClusterSecret     string   `koanf:"cluster-secret" default:"" secret:"true" help:"secret of all nodes of the cluster, 16 bytes or more; required as soon as bind is not loopback"`
-	ClusterSecretFile string   `koanf:"cluster-secret-file" default:"" help:"file that holds the secret of cluster-secret"`
+	ClusterSecret     []string `koanf:"cluster-secret" default:"" secret:"true" help:"secret of all nodes of the cluster, 16 bytes or more, no commas; required as soon as bind is not loopback. While it is replaced, several: the first is used, the others are accepted too"`
+	ClusterSecretFile string   `koanf:"cluster-secret-file" default:"" help:"file that holds what cluster-secret does, one secret a line"`
 	Zone              string   `koanf:"zone" default:"" help:"where this node stands, such as a data centre; replicas of a shard spread over zones"`
 
 	JWTKey     string   `koanf:"jwt-key" default:"" secret:"true" help:"key that signs client tokens: an HS256 secret, or a PEM public key (RS256, ES256, EdDSA)"`

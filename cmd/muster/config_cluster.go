@@ -1,11 +1,11 @@
 package main
 
 import (
-	"bytes"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 )
 
 // Bounds of what names a node and its cluster.
@@ -32,7 +32,7 @@ func (c *Config) checkCluster() error {
 	default:
 		return fmt.Errorf("role: %q is unknown; write core, edge or both", c.Role)
 	}
-	if c.Bind == "" && (len(c.Join) > 0 || c.Expect > 0 || c.Role != "both" || c.ClusterSecret != "" || c.ClusterSecretFile != "") {
+	if c.Bind == "" && (len(c.Join) > 0 || c.Expect > 0 || c.Role != "both" || len(c.ClusterSecret) > 0 || c.ClusterSecretFile != "") {
 		c.Bind = "127.0.0.1"
 	}
 	if !c.clustered() {
@@ -80,9 +80,9 @@ func (c *Config) checkBirth() error {
 	return nil
 }
 
-// checkBind reads the secret and refuses to be reachable without one.
-func (c *Config) checkBind() error {
-	if c.ClusterSecret != "" && c.ClusterSecretFile != "" {
+// readSecrets takes the secrets from where they are, and refuses short ones.
+func (c *Config) readSecrets() error {
+	if len(c.ClusterSecret) > 0 && c.ClusterSecretFile != "" {
 		return fmt.Errorf("cluster-secret and cluster-secret-file are both set; leave one out")
 	}
 	if c.ClusterSecretFile != "" {
@@ -90,10 +90,27 @@ func (c *Config) checkBind() error {
 		if err != nil {
 			return fmt.Errorf("cluster-secret-file: %w", err)
 		}
-		c.ClusterSecret = string(bytes.TrimSpace(text))
+		for line := range strings.Lines(string(text)) {
+			if line = strings.TrimSpace(line); line != "" {
+				c.ClusterSecret = append(c.ClusterSecret, line)
+			}
+		}
+		if len(c.ClusterSecret) == 0 {
+			return fmt.Errorf("cluster-secret-file: %s holds no secret; write one a line", c.ClusterSecretFile)
+		}
 	}
-	if n := len(c.ClusterSecret); n > 0 && n < minSecret {
-		return fmt.Errorf("cluster-secret: %d bytes are too short; write %d or more random ones, such as from `openssl rand -base64 32`", n, minSecret)
+	for _, s := range c.ClusterSecret {
+		if n := len(s); n < minSecret {
+			return fmt.Errorf("cluster-secret: %d bytes are too short; write %d or more random ones without commas, such as from `openssl rand -base64 32`", n, minSecret)
+		}
+	}
+	return nil
+}
+
+// checkBind reads the secret and refuses to be reachable without one.
+func (c *Config) checkBind() error {
+	if err := c.readSecrets(); err != nil {
+		return err
 	}
 	ip, err := netip.ParseAddr(c.Bind)
 	if err != nil {
@@ -105,7 +122,7 @@ func (c *Config) checkBind() error {
 	if c.Advertise == "" {
 		c.Advertise = c.Bind
 	}
-	if !ip.IsLoopback() && c.ClusterSecret == "" {
+	if !ip.IsLoopback() && len(c.ClusterSecret) == 0 {
 		return fmt.Errorf("bind: %s can be reached from other machines, so nodes must know each other: set --cluster-secret, the same on all nodes", c.Bind)
 	}
 	return nil

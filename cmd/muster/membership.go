@@ -72,7 +72,7 @@ func (s *server) startMembers(id *persistence.Identity) (err error) {
 	s.members, err = members.Start(members.Config{
 		Name: c.NodeName, Version: versionString(), Zone: c.Zone, Core: c.core(), Edge: c.edge(), Bind: c.Bind, Advertise: c.Advertise,
 		GossipPort: c.GossipPort, ActorPort: c.ActorPort, RaftPort: c.RaftPort, Join: c.Join, Expect: c.Expect,
-		Secret: c.ClusterSecret, Dir: c.Data, Identity: id, Logger: s.log, Counters: s.tellCounters,
+		Secrets: c.ClusterSecret, Dir: c.Data, Identity: id, Logger: s.log, Counters: s.tellCounters,
 		Wire: s.cfg.wire(), Records: s.cfg.records(), Written: s.written, Fatal: s.cannotBelong,
 	})
 	return fault(err)

@@ -32,7 +32,7 @@ type Config struct {
 	GossipPort, ActorPort, RaftPort int
 	Join                            []string // gossip addresses
 	Expect                          int
-	Secret                          string // empty: plain text on loopback
+	Secrets                         []string // the first is used, the others are accepted too; none: plain text on loopback
 
 	Wire    [2]uint8            // oldest and newest version of envelopes; 0, 0: those of this build
 	Records meta.Versions       // of this build
@@ -137,9 +137,13 @@ const (
 // listen opens the ports of the streams.
 func (n *Node) listen() error {
 	var keys *stream.Keys
-	if n.cfg.Secret != "" {
+	if secrets := n.cfg.Secrets; len(secrets) > 0 {
+		var others [][]byte
+		for _, s := range secrets[1:] {
+			others = append(others, []byte(s))
+		}
 		var err error
-		if keys, err = stream.NewKeys([]byte(n.cfg.Secret)); err != nil {
+		if keys, err = stream.NewKeys([]byte(secrets[0]), others...); err != nil {
 			return err
 		}
 	}
@@ -182,12 +186,12 @@ func (n *Node) startGossip() error {
 		Self: n.self, ClusterName: "muster", Bind: n.cfg.Bind, Port: n.cfg.GossipPort, Advertise: address(n.cfg.Advertise, n.cfg.GossipPort),
 		Logger: n.log, Changed: n.changed, Dead: n.dead,
 	}
-	if n.cfg.Secret != "" {
-		key, err := stream.GossipKey([]byte(n.cfg.Secret))
+	for _, s := range n.cfg.Secrets {
+		key, err := stream.GossipKey([]byte(s))
 		if err != nil {
 			return err
 		}
-		cfg.Keys = [][]byte{key}
+		cfg.Keys = append(cfg.Keys, key)
 	}
 	g, err := gossip.Start(cfg)
 	if err != nil {
