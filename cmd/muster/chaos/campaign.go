@@ -144,10 +144,10 @@ func (c *campaign) run(ctx context.Context) error {
 	c.load.probeAll(ctx, c.opt.Settle)
 	c.measure(ctx)
 	cancel()
-	c.load.running.Wait()
 	for _, p := range c.people {
 		p.leave(false)
 	}
+	c.load.running.Wait()
 	c.shutdown()
 	return context.Cause(ctx)
 }
