@@ -49,7 +49,7 @@ fuzz:
 
 ## bench: every scenario on this machine, server on one core, generator on the other
 bench: build
-	@for s in floor idle connect watch churn slow send offline groups growth across; do $(BIN) bench $$s || exit 1; done
+	@for s in floor idle connect watch churn slow send offline groups growth across cluster; do $(BIN) bench $$s || exit 1; done
 
 ## realtime: a client that falls silent, with the default ping and grace (46 s)
 realtime:

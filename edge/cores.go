@@ -43,6 +43,18 @@ type core struct {
 	heard bool   // its first beat of the epoch is in
 }
 
+// known counts the shards whose leader is known, and sums up their terms.
+func (l *links) known() (n int64, terms uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i := range l.routes {
+		if r := &l.routes[i]; r.core != nil {
+			n, terms = n+1, terms+r.term
+		}
+	}
+	return n, terms
+}
+
 // Core is the edge's end of its link with a core, for link.NewPipe and link.NewFar: one link at a time for each node.
 func (e *Edge) Core(node string) link.Edge {
 	l := &e.links

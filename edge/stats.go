@@ -51,6 +51,8 @@ func (c *closeCount) copy() map[wire.CloseCode]int64 {
 // others have grown since the start.
 type Stats struct {
 	Conns, Sessions, Watches int64
+	Routed                   int64  // shards whose leader is known
+	Terms                    uint64 // sum of their terms: equal on all edges that know the same leaders
 
 	Accepted, Rejected int64 // handshakes
 	Opened, Resumed    int64 // connects answered; of these, sessions that went on
@@ -76,7 +78,9 @@ type Stats struct {
 // Stats counts what the edge holds and has done.
 func (e *Edge) Stats() Stats {
 	c := &e.count
+	routed, terms := e.links.known()
 	return Stats{
+		Routed: routed, Terms: terms,
 		Conns: e.sockets.count.Load(), Sessions: c.sessions.Load(), Watches: c.watches.Load(),
 		Accepted: c.accepted.Load(), Rejected: c.rejected.Load(), Opened: c.opened.Load(), Resumed: c.resumed.Load(),
 		BadTokens: c.badTokens.Load(), Commands: c.commands.Load(), Refused: c.refused.Load(), RateLimited: c.limited.Load(),
@@ -106,6 +110,7 @@ func counter(name, help string, v func(*Stats) int64) metric {
 var metrics = []metric{
 	gauge("conns", "open sockets", func(s *Stats) int64 { return s.Conns }),
 	gauge("sessions", "attached sessions", func(s *Stats) int64 { return s.Sessions }),
+	gauge("routed", "shards whose leader is known", func(s *Stats) int64 { return s.Routed }),
 	gauge("watches", "rows (session, watched user)", func(s *Stats) int64 { return s.Watches }),
 	counter("accepted", "WebSocket handshakes accepted", func(s *Stats) int64 { return s.Accepted }),
 	counter("rejected", "WebSocket handshakes refused", func(s *Stats) int64 { return s.Rejected }),

@@ -8,6 +8,7 @@ import (
 	"net"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/memberlist"
@@ -56,6 +57,8 @@ type Gossip struct {
 	departed []gone
 	changed  bool
 
+	traffic atomic.Uint64
+
 	update sync.Mutex // serialises what Update and Leave tell memberlist
 	wake   chan struct{}
 	stop   chan struct{}
@@ -77,8 +80,16 @@ func Start(cfg Config) (*Gossip, error) {
 	if err != nil {
 		return nil, err
 	}
-	g.ml, err = memberlist.Create(conf)
+	if conf.Transport == nil {
+		conf.Transport, err = g.listen(conf)
+	}
+	if err == nil {
+		g.ml, err = memberlist.Create(conf)
+	}
 	if err != nil {
+		if s, ok := conf.Transport.(sockets); ok {
+			_ = s.Shutdown()
+		}
 		return nil, fmt.Errorf("gossip: listen on %s: %w", net.JoinHostPort(cfg.Bind, strconv.Itoa(cfg.Port)), err)
 	}
 	g.done.Go(g.run)

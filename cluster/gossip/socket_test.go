@@ -32,6 +32,8 @@ func TestSockets(t *testing.T) {
 		for _, g := range all {
 			until(t, "both", func() bool { return len(g.Members()) == 2 })
 		}
+		// Who joined has exchanged the list of members over TCP; the other one sends packets.
+		until(t, "counted", func() bool { return all[0].Traffic() > 0 && all[1].Traffic() > 0 })
 		all[1].Leave(10 * time.Second)
 		until(t, "left", func() bool { return len(all[0].Members()) == 1 })
 		if !strings.HasPrefix(all[0].Self().Gossip, net.JoinHostPort(ip, "")) {

@@ -56,10 +56,12 @@ func (n *Net) client(addr string, dialled func(net.Conn)) (*grpc.ClientConn, err
 	dial := func(ctx context.Context, addr string) (net.Conn, error) {
 		var d net.Dialer
 		c, err := d.DialContext(ctx, "tcp", addr)
-		if err == nil {
-			dialled(c)
+		if err != nil {
+			return nil, err
 		}
-		return c, err
+		c = &counted{c, &n.sent}
+		dialled(c)
+		return c, nil
 	}
 	return grpc.NewClient("passthrough:///"+addr,
 		grpc.WithTransportCredentials(n.credentials()), grpc.WithContextDialer(dial), grpc.WithNoProxy(),

@@ -90,6 +90,7 @@ type Net struct {
 	raft    *raftPort
 	id      atomic.Pointer[string] // of the cluster
 	skipped atomic.Uint64
+	sent    atomic.Uint64
 	calls   atomic.Uint64
 	running sync.WaitGroup
 
@@ -124,7 +125,7 @@ func Listen(cfg Config) (*Net, error) {
 	n.server = grpc.NewServer(n.serverOptions()...)
 	n.server.RegisterService(n.service(), n)
 	n.running.Go(func() {
-		if err := n.server.Serve(cfg.Listener); err != nil && !n.stopping() {
+		if err := n.server.Serve(counting{cfg.Listener, &n.sent}); err != nil && !n.stopping() {
 			cfg.Logger.Error("stream: the listener failed", "error", err)
 		}
 	})

@@ -366,8 +366,12 @@ func TestBulk(t *testing.T) {
 	for _, way := range [][2]*node{{a, b}, {b, a}} {
 		from, to := way[0], way[1].self.Node
 		early.Store(false)
+		was := from.Sent()
 		if err := from.Stream(t.Context(), to, 7, []byte("head"), body(big)); err != nil {
 			t.Error(err)
+		}
+		if n := from.Sent() - was; n < uint64(len(big)) || n > uint64(len(big))*11/10 {
+			t.Errorf("%d bytes were sent, %d of them the body", n, len(big))
 		}
 		if err := from.Stream(t.Context(), to, 7, nil, failing{}); err == nil || err.Error() != "the disk broke" {
 			t.Error(err)

@@ -31,7 +31,8 @@ the first core; the generator is pinned to the last.
   send     durable sends: one node beside the floor of its disk, three nodes    (P9)
   offline  a million registered users who are away: memory, disk, restart       (P10)
   groups   what 65 Raft groups cost that have nothing to do
-  across   changes through edge and core processes, beside one process          (P5)`,
+  across   changes through edge and core processes, beside one process          (P5)
+  cluster  what follows the number of core nodes and what does not, with slopes`,
 		Args:      cobra.MatchAll(cobra.ExactArgs(1), cobra.OnlyValidArgs),
 		ValidArgs: bench.Scenarios,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -61,7 +62,7 @@ the first core; the generator is pinned to the last.
 	f.DurationVar(&opt.Duration, "duration", 0, "length of each measured run (default: the scenario's own)")
 	f.BoolVar(&opt.Half, "half", false, "at half of the load at which the server is full")
 	f.StringVar(&opt.Only, "law", "", "growth: only this law")
-	f.IntVar(&opt.Cores, "cores", 0, "across: core processes (default 1)")
+	f.IntVar(&opt.Cores, "cores", 0, "across: core processes (default 1); cluster: the most of them (default 9)")
 	f.IntVar(&opt.Edges, "edges", 0, "across: edge processes (default 1)")
 	f.StringArrayVar(&opt.Serve, "serve", nil, "one more flag for the child server, such as --serve=--gogc=50")
 	f.StringVar(&profile, "generator-profile", "", "write a CPU profile of the generator to this file")

@@ -455,6 +455,23 @@ func (f *fleet) top(m *peer, names ...string) {
 			f.t.Errorf("`muster top` lacks %q:\n%s", want, out)
 		}
 	}
+	f.eventually("all know the same leaders", func() string {
+		status, text := f.call(m, devSecret, clusterPath+"?counters", "")
+		var doc clusterDoc
+		if status != http.StatusOK || json.Unmarshal([]byte(text), &doc) != nil || len(doc.Nodes) != len(names) {
+			return text
+		}
+		for _, n := range doc.Nodes {
+			c, first := n.Counters, doc.Nodes[0].Counters
+			if c == nil || c.Members != len(names)-1 || c.Routed != 64 || c.Terms != first.Terms || c.Terms == 0 {
+				return text
+			}
+			if t := c.Traffic; t.Gossip == 0 || t.Actor == 0 || (t.Raft == 0) != (n.Role == "edge") {
+				return text
+			}
+		}
+		return ""
+	})
 	f.eventually("counters of all nodes", func() string {
 		out, err := command("top", "--api", m.api, "--json")
 		var list []topNode

@@ -21,11 +21,27 @@ type countersDoc struct {
 	Writes   uint64   `json:"writes"`          // durable changes proposed
 	Syncs    []uint64 `json:"syncs,omitempty"` // of the write-ahead log, by how long they took: see durable.SyncBuckets
 	RSS      int64    `json:"rss"`             // bytes; 0: not known
+
+	Members int     `json:"members"` // other processes that gossip sees
+	Routed  int64   `json:"routed"`  // shards whose leader is known
+	Terms   uint64  `json:"terms"`   // sum of their terms: equal on all processes that know the same leaders
+	Traffic traffic `json:"traffic"`
+}
+
+// traffic is the bytes that a process has put on the network for its cluster, by port.
+type traffic struct {
+	Gossip uint64 `json:"gossip"`
+	Actor  uint64 `json:"actor"`
+	Raft   uint64 `json:"raft"`
 }
 
 func (s *server) counters() countersDoc {
 	e := s.edge.Stats()
-	doc := countersDoc{At: time.Now().UnixMilli(), Sessions: e.Sessions, Commands: e.Commands, Sends: e.Deliveries + e.Entries, RSS: residentBytes()}
+	doc := countersDoc{At: time.Now().UnixMilli(), Sessions: e.Sessions, Commands: e.Commands, Sends: e.Deliveries + e.Entries, RSS: residentBytes(), Routed: e.Routed, Terms: e.Terms}
+	if s.members != nil {
+		doc.Members, _, _ = s.members.Connected()
+		doc.Traffic.Gossip, doc.Traffic.Actor, doc.Traffic.Raft = s.members.Traffic()
+	}
 	if s.core != nil {
 		doc.Writes = s.core.Stats().Proposals.Load()
 		doc.Syncs = make([]uint64, len(durable.SyncBuckets)+1)

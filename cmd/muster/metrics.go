@@ -102,6 +102,14 @@ func (t timed) Collect(out chan<- prometheus.Metric) {
 }
 
 func registerMembers(r prometheus.Registerer, m *members.Node) {
+	for i, port := range []string{"gossip", "actor", "raft"} {
+		r.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "muster_cluster_sent_bytes_total", Help: "Bytes put on the network for the cluster, by port.", ConstLabels: prometheus.Labels{"port": port},
+		}, func() float64 {
+			gossip, actor, raft := m.Traffic()
+			return float64([]uint64{gossip, actor, raft}[i])
+		}))
+	}
 	for i, g := range []struct{ name, help string }{
 		{"members", "Other processes that gossip sees."},
 		{"actor_streams", "Other processes with which the actor port is connected."},

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/json"
 	"flag"
 	"io"
@@ -253,9 +254,10 @@ func TestWatchPrintsOneLinePerChange(t *testing.T) {
 
 // The benchmark runs against this binary's own server, and its lines can be read.
 func TestBenchRuns(t *testing.T) {
-	for _, scenario := range []string{"watch", "churn", "send", "groups", "offline", "across"} {
-		p := spawn(t, "bench", scenario, "--conns", "100", "--duration", "1s", "--json")
-		if code := p.exitWithin(2 * time.Minute); code != 0 {
+	cores := map[string]string{"cluster": "4"} // one core joins
+	for _, scenario := range []string{"watch", "churn", "send", "groups", "offline", "across", "cluster"} {
+		p := spawn(t, "bench", scenario, "--conns", "100", "--duration", "1s", "--json", "--cores", cmp.Or(cores[scenario], "0"))
+		if code := p.exitWithin(4 * time.Minute); code != 0 {
 			t.Fatalf("%s: exit code %d: %.3000q", scenario, code, p.lines)
 		}
 		for _, line := range p.lines {

@@ -67,7 +67,7 @@ func (l law) judge(res *Result, points []point) error {
 		x = append(x, math.Log(p.x))
 		y = append(y, math.Log(max(p.y, l.noise)))
 	}
-	if l.exact {
+	if l.exact || len(points) < 2 {
 		return nil
 	}
 	slope, _ := fit(x, y)

@@ -6,7 +6,7 @@ import (
 )
 
 // Scenarios in the order in which they are documented.
-var Scenarios = []string{"floor", "idle", "connect", "watch", "churn", "slow", "growth", "send", "offline", "groups", "across"}
+var Scenarios = []string{"floor", "idle", "connect", "watch", "churn", "slow", "growth", "send", "offline", "groups", "across", "cluster"}
 
 // Options of one call.
 type Options struct {
@@ -22,7 +22,7 @@ type Options struct {
 	Duration time.Duration // of each measured run; 0: the scenario's own
 	Half     bool          // half of the load at which the server is full
 	Only     string        // growth: one law
-	Cores    int           // across: core processes; 0: 1
+	Cores    int           // across: core processes, 0: 1; cluster: the most of them, 0: 9
 	Edges    int           // across: edge processes; 0: 1
 	Serve    []string      // more flags for the child
 	Out      io.Writer     // results

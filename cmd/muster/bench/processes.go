@@ -132,6 +132,7 @@ type clusterDoc struct {
 	Nodes []struct {
 		Name, Role, State string
 		Leads             int
+		Counters          *nodeCounters // nil: not asked, or it did not answer
 	}
 	Shards []struct {
 		Shard  int
@@ -141,9 +142,38 @@ type clusterDoc struct {
 	}
 }
 
+// nodeCounters is what is read here of what each process counts.
+type nodeCounters struct {
+	Members int                                  // other processes that its gossip sees
+	Routed  int                                  // shards whose leader it knows
+	Terms   uint64                               // sum of their terms
+	Traffic struct{ Gossip, Actor, Raft uint64 } // bytes it sent
+}
+
 // doc is the cluster as its first core sees it.
-func (p *processes) doc() (doc clusterDoc, err error) {
-	body, err := p.cores[0].get("/v1/cluster")
+func (p *processes) doc() (doc clusterDoc, err error) { return p.ask("/v1/cluster") }
+
+// look is doc with the counters of all processes.
+func (p *processes) look() (doc clusterDoc, err error) {
+	doc, err = p.ask("/v1/cluster?counters")
+	if err == nil {
+		err = doc.silent("")
+	}
+	return doc, err
+}
+
+// silent names a process that told no counters, other than the one named.
+func (doc clusterDoc) silent(except string) error {
+	for _, n := range doc.Nodes {
+		if n.Counters == nil && n.Name != except {
+			return fmt.Errorf("%s does not tell its counters", n.Name)
+		}
+	}
+	return nil
+}
+
+func (p *processes) ask(path string) (doc clusterDoc, err error) {
+	body, err := p.cores[0].get(path)
 	if err != nil {
 		return doc, err
 	}

@@ -70,6 +70,9 @@ func writeTable(w io.Writer, results []*Result) {
 		for _, name := range r.order {
 			t.AppendRow(table.Row{r.Run, strings.ReplaceAll(name, "_", " "), figure(r.Values[name])})
 		}
+		if r.Notes["law"] != "" {
+			t.AppendRow(table.Row{r.Run, "law", r.Notes["law"]})
+		}
 		if r.Error != "" {
 			t.AppendRow(table.Row{r.Run, "ERROR", r.Error})
 		}

@@ -32,7 +32,7 @@ func Run(ctx context.Context, opt Options) error {
 		"floor": (*runner).floor, "idle": (*runner).idle, "connect": (*runner).connect, "watch": (*runner).watch,
 		"churn": (*runner).churn, "slow": (*runner).slow, "growth": (*runner).growth,
 		"send": (*runner).send, "offline": (*runner).offline, "groups": (*runner).groups,
-		"across": (*runner).across,
+		"across": (*runner).across, "cluster": (*runner).cluster,
 	}
 	scenario, ok := scenarios[opt.Scenario]
 	if !ok {

@@ -13,6 +13,14 @@ const countersMethod = "counters"
 // countersTime is how long a process may take to tell its counters.
 const countersTime = 500 * time.Millisecond
 
+// Traffic counts the bytes that this process has put on the network for the cluster: see gossip.Traffic and stream.Sent.
+func (n *Node) Traffic() (gossip, actor, raft uint64) {
+	if n.raft != nil {
+		raft = n.raft.Sent()
+	}
+	return n.gossip.Traffic(), n.actor.Sent(), raft
+}
+
 // handleCounters lets others ask for this process's counters.
 func (n *Node) handleCounters() {
 	if n.cfg.Counters == nil {
