@@ -16,17 +16,17 @@ func (r *runner) across() error {
 	}
 	cores, edges := max(r.opt.Cores, 1), max(r.opt.Edges, 1)
 	n := max(r.conns(1000), 2*ringWidth)
+	p, err := r.startProcesses(cores, edges)
+	if err != nil {
+		return err
+	}
+	defer p.stop()
 	whole, one, err := r.ringOn(func() (*target, error) { return r.server() }, n, false)
 	if err != nil {
 		return err
 	}
 	defer whole.stop()
 	defer one.f.e.close()
-	p, err := r.startProcesses(cores, edges)
-	if err != nil {
-		return err
-	}
-	defer p.stop()
 	_, split, err := r.ringOn(func() (*target, error) { return p.target(), nil }, n, false)
 	if err != nil {
 		return err
@@ -35,8 +35,9 @@ func (r *runner) across() error {
 
 	sides := [2]*side{{ring: one, name: "one process"}, {ring: split, name: fmt.Sprintf("%s and %s", several(cores, "core"), several(edges, "edge")), procs: p}}
 	for i, which := range []int{0, 1, 1, 0} {
-		s := sides[which]
-		if err := s.measure(r, i, r.duration(10*time.Second)/2); err != nil {
+		s, other := sides[which], sides[1-which]
+		pings := func() { other.ring.f.e.poll(0) }
+		if err := s.measure(r, i, r.duration(10*time.Second)/2, pings); err != nil {
 			return r.done(newResult("across", s.name), err)
 		}
 	}
@@ -68,10 +69,11 @@ type side struct {
 }
 
 // measure paces changes at 10,000 deliveries a second for d, after a tenth of it that does not count the first time.
-func (s *side) measure(r *runner, turn int, d time.Duration) error {
+// It calls pings three times a second: the sessions of the other side must answer theirs.
+func (s *side) measure(r *runner, turn int, d time.Duration, pings func()) error {
 	ring := s.ring
 	if s.runs == 0 {
-		if err := ring.paced(10_000/ringWidth, d/10, func(float64) {}); err != nil {
+		if err := ring.paced(10_000/ringWidth, d/10, func(float64) { pings() }); err != nil {
 			return err
 		}
 		if err := ring.settle(5 * time.Second); err != nil {
@@ -85,6 +87,7 @@ func (s *side) measure(r *runner, turn int, d time.Duration) error {
 	cores := s.coreCPU()
 	c, err := r.measured(ring.f, func() error {
 		return ring.paced(10_000/ringWidth, d, func(done float64) {
+			pings()
 			r.bar.Show(fmt.Sprintf("%s, %d of 4", s.name, turn+1), float64(turn)*d.Seconds()+done, 4*d.Seconds())
 		})
 	})
