@@ -181,12 +181,14 @@ func (p *planner) observe() {
 	}
 }
 
-// count notes the learners that have not caught up. One that is forgotten on a silent node holds up nobody.
+// count notes the learners that have not caught up. One that is forgotten on a silent node holds up nobody; a new leader of group 0
+// counts it until the node had time to report.
 func (p *planner) count(v *view) {
 	for i := range v.g.Replicas {
 		r := &v.g.Replicas[i]
 		moving := v.g.Move != nil && slices.Contains(v.g.Move.Add, r.ID)
-		if !r.Voter && (moving || p.fresh(r.Node)) && !p.caught(v, r) {
+		awaited := p.now.Sub(p.reports[r.Node].Asked) <= freshFor
+		if !r.Voter && (moving || awaited) && !p.caught(v, r) {
 			p.inbound[r.Node]++
 			p.coming++
 		}

@@ -1,6 +1,7 @@
 package meta
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -79,5 +80,65 @@ func TestMoveEndsWhenItIsKnown(t *testing.T) {
 				t.Errorf("a move that group 0 does not know is over: %v, %v", take, adopt)
 			}
 		})
+	}
+}
+
+// TestLeadershipsASecond moves no more of them than four in any second.
+func TestLeadershipsASecond(t *testing.T) {
+	d, now, moved := director{}, time.Unix(1_700_000_000, 0), 0
+	for range 100 {
+		if d.afford(now) {
+			moved++
+		}
+		now = now.Add(50 * time.Millisecond) // 5 s in all
+	}
+	if moved != 5*maxLeads {
+		t.Errorf("%d in 5 s", moved)
+	}
+}
+
+// TestNewLeaderCountsLearners begins no move, as long as learners that it has not heard of may fill the cluster's limit.
+func TestNewLeaderCountsLearners(t *testing.T) {
+	now := time.Unix(1_700_000_000, 0)
+	s := State{Cluster: Cluster{ID: "c", Shards: 5}, Nodes: map[uint64]Node{}}
+	reports := Reports{5: {Node: 5}}
+	for id := range uint64(6) {
+		s.Nodes[id+1] = Node{ID: id + 1, State: Active, Since: now.UnixMilli()}
+		if id+1 != 5 {
+			reports[id+1] = Report{Node: id + 1, Incarnation: 1, Asked: now}
+		}
+	}
+	for i := range uint32(6) {
+		g, conf := Group{Next: 7}, &raftpb.ConfState{}
+		for _, node := range [][]uint64{{1, 2, 3, 4, 6}, {1, 2, 3, 5}, {1, 2, 3, 5}, {1, 2, 3, 5}, {1, 2, 3, 5}, {1}}[i] {
+			r := Replica{ID: node, Node: node, Voter: node != 5}
+			g.Replicas = append(g.Replicas, r)
+			if r.Voter {
+				conf.Voters = append(conf.Voters, node)
+			} else {
+				conf.Learners = append(conf.Learners, node)
+			}
+		}
+		s.Groups = append(s.Groups, g)
+		for _, r := range g.Replicas {
+			own := ReplicaReport{Group: i, ID: r.ID, Term: 7, Applied: 9, Conf: conf}
+			if r.Node == 1 {
+				own.Open, own.Behind = 7, map[uint64]uint64{1: 0, 2: 0, 3: 0, 4: 0, 5: 9, 6: 0}
+			}
+			if report := reports[r.Node]; r.Node != 5 {
+				report.Replicas = append(report.Replicas, own)
+				reports[r.Node] = report
+			}
+		}
+	}
+	for age, want := range map[time.Duration]bool{0: false, freshFor: false, freshFor + 1: true} {
+		reports[5] = Report{Node: 5, Asked: now.Add(-age)}
+		began := slices.ContainsFunc(Plan(s, reports, now), func(step Step) bool {
+			b, ok := step.(Begin)
+			return ok && len(b.Nodes) > 0
+		})
+		if began != want {
+			t.Errorf("it leads for %v and has not heard of node 5: a move has begun: %v", age, began)
+		}
 	}
 }

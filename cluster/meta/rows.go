@@ -89,6 +89,8 @@ func Load(rows Rows) (State, error) {
 
 func (s *State) row(key, value []byte) error {
 	switch {
+	case len(key) == 0:
+		return errors.New("meta: a row without a key")
 	case key[0] == tableCluster && len(key) == 1:
 		return decode(value, &s.Cluster)
 	case key[0] == tableNode && len(key) == 9:

@@ -89,7 +89,6 @@ func (m *model) ask() {
 		m.later(func() {
 			if !r.Asked.Before(seen[n.id].Asked) {
 				seen[n.id] = r
-				n.heard = r.Asked
 			}
 		})
 	}
@@ -117,7 +116,12 @@ func (m *model) plan() bool {
 			}
 		}
 	}
-	steps := Plan(state, m.seen, m.at)
+	for id, r := range m.seen {
+		if n := m.nodes[id]; r.Incarnation != 0 && m.at.Sub(r.Asked) <= freshFor { // a later one was no sign of life
+			n.heard = r.Asked
+		}
+	}
+	steps, began := Plan(state, m.seen, m.at), false
 	if again := Plan(state, m.seen, m.at); !reflect.DeepEqual(steps, again) {
 		m.fail("equal inputs gave %v and %v", steps, again)
 	}
@@ -125,7 +129,9 @@ func (m *model) plan() bool {
 		switch step := step.(type) {
 		case Command:
 			m.begun(step)
-			if b, ok := step.(Begin); ok && m.bug == "two changes at once" {
+			b, ok := step.(Begin)
+			began = began || ok && len(b.Nodes) > 0
+			if ok && m.bug == "two changes at once" {
 				m.state = m.state.Clone()
 				m.state.Groups[b.Group].Move = nil
 			}
@@ -142,7 +148,9 @@ func (m *model) plan() bool {
 			m.later(func() { m.change(step) })
 		}
 	}
-	m.throttled()
+	if began {
+		m.throttled()
+	}
 	return len(steps) == 0
 }
 
@@ -161,7 +169,8 @@ func (m *model) begun(c Command) {
 	}
 }
 
-// throttled counts the learners that never had anything.
+// throttled counts the learners that never had anything, when a plan has sent more. Those of a node that was silent do not count, and
+// come on top when it is back: the node's own limit holds for them.
 func (m *model) throttled() {
 	perTarget, all := map[uint64]int{}, 0
 	for i, g := range m.state.Groups {
