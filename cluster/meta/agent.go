@@ -93,6 +93,9 @@ func NewAgent(cfg Config) *Agent {
 	a := &Agent{cfg: cfg, log: cfg.Logger, opens: make(chan struct{}, 1), differs: make(chan struct{}, 1)}
 	a.director.cfg = &a.cfg
 	a.told = told{Cluster: cfg.Birth, Nodes: cfg.Known}
+	if s, err := Load(cfg.Rows); err == nil && s.Cluster.ID == cfg.Birth.ID {
+		a.told.Cluster = s.Cluster // whether it was whole is known at once; an error is the director's to tell
+	}
 	return a
 }
 

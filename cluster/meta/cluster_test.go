@@ -35,6 +35,7 @@ func logger() *slog.Logger {
 type world struct {
 	t      *testing.T
 	shards int
+	expect int // --expect of the processes that start from now on
 	mesh   *cluster.Mesh
 	skew   atomic.Int64 // added to all clocks
 
@@ -139,7 +140,7 @@ func (w *world) start(id uint64, fs *vfs.MemFS) *peer {
 	}
 	p.store = store
 	p.agent = NewAgent(Config{
-		Self: p.self, Birth: Cluster{ID: "c"}, Known: known, Rows: store, Net: w, Now: w.now, Every: 200 * time.Millisecond,
+		Self: p.self, Birth: Cluster{ID: "c", Expect: w.expect}, Known: known, Rows: store, Net: w, Now: w.now, Every: 200 * time.Millisecond,
 		Logger: logger().With("node", id),
 	})
 	p.engine, err = cluster.Start(cluster.EngineConfig{
@@ -545,4 +546,107 @@ func TestForgottenNodeEntersAgain(t *testing.T) {
 	}
 	kick(two.agent.differs) // else it asks within a minute
 	w.state(2, Active)
+}
+
+// ready tells whether an agent lets its node serve; told: it waits for word of the leader of group 0.
+func (p *peer) ready(told bool) bool {
+	p.w.t.Helper()
+	if told {
+		eventually(p.w.t, fmt.Sprintf("node %d is told", p.self.ID), func() error {
+			p.agent.mu.Lock()
+			defer p.agent.mu.Unlock()
+			if p.agent.told.Term == 0 {
+				return errors.New("not yet")
+			}
+			return nil
+		})
+	}
+	return len(p.agent.NotReady()) == 0
+}
+
+// keeps waits until a node's rows of group 0 say something that outlives a power loss: the sync of a later entry covers it.
+func (p *peer) keeps(so func(State) bool) {
+	p.w.t.Helper()
+	eventually(p.w.t, "the rows say so", func() error {
+		s, err := Load(p.store)
+		if err == nil && !so(s) {
+			err = fmt.Errorf("%+v", s)
+		}
+		return err
+	})
+	eventually(p.w.t, "a later entry", func() error {
+		for _, o := range p.w.all() {
+			if o.put(0, "later") {
+				return nil
+			}
+		}
+		return errors.New("nobody takes it")
+	})
+	eventually(p.w.t, "it is here", func() error {
+		if _, ok, err := p.store.Get(0, []byte("later")); err != nil || !ok {
+			return fmt.Errorf("no: %v", err)
+		}
+		return nil
+	})
+}
+
+// TestExpect follows a birth with --expect 3. No node is ready until every shard has three voters, whatever a process is
+// started with; then all are, and stay so without the leader of group 0 and without voters. Writes never stop.
+func TestExpect(t *testing.T) {
+	w := newWorld(t, 4)
+	w.expect = 3
+	w.start(1, nil)
+	w.settle(1)
+	if w.peer(1).ready(true) {
+		t.Error("one of three is ready")
+	}
+	ws := w.write()
+	w.start(2, nil)
+	w.state(2, Active)
+	if w.peer(1).ready(true) || w.peer(2).ready(true) {
+		t.Error("two of three are ready")
+	}
+	w.expect = 0
+	if one := w.start(1, w.peer(1).kill()); one.ready(false) || one.ready(true) {
+		t.Error("started again without --expect, one of two is ready")
+	}
+	w.expect = 3
+	w.start(3, nil)
+	w.settle(3)
+	eventually(t, "all are ready", func() error {
+		for _, p := range w.all() {
+			if !p.ready(true) {
+				return fmt.Errorf("node %d is not: %v", p.self.ID, p.agent.NotReady())
+			}
+		}
+		return nil
+	})
+	ws.check()
+	w.peer(1).keeps(func(s State) bool { return s.Cluster.Whole })
+
+	disk := w.peer(1).kill()
+	w.peer(2).kill()
+	w.peer(3).kill()
+	if !w.start(1, disk).ready(false) {
+		t.Error("started again, it is not ready: no leader of group 0 is there, and it need not ask one")
+	}
+}
+
+// TestLatch asks the planner when a birth with --expect is whole: its shards count, group 0 does not.
+func TestLatch(t *testing.T) {
+	for expect, want := range map[int]int{0: 0, 1: 1, 2: 1, 3: 3, 5: 3} { // 0: it never needs it
+		for voters := 1; voters <= 3; voters++ {
+			s := State{Cluster: Cluster{ID: "c", Shards: 2, Expect: expect}, Groups: []Group{{}, {}, {}}}
+			for id := range uint64(voters) {
+				s.Groups[2].Replicas = append(s.Groups[2].Replicas, Replica{ID: id + 1, Node: id + 1, Voter: true})
+			}
+			for id := range uint64(3) { // of the other shard, one is a learner while it grows
+				s.Groups[1].Replicas = append(s.Groups[1].Replicas, Replica{ID: id + 1, Node: id + 1, Voter: id < 2 || voters == 3})
+			}
+			latched := slices.Contains(Plan(s, Reports{}, time.Unix(1_700_000_000, 0)), Step(Latch{}))
+			if latched != (want > 0 && voters >= want) {
+				t.Errorf("--expect %d, %d voters: latched: %v", expect, voters, latched)
+			}
+		}
+	}
 }
