@@ -45,8 +45,9 @@ var rules = map[string]rule{
 		module:     []string{"persistence"},
 		thirdParty: []string{"go.etcd.io/raft/v3", "google.golang.org/protobuf"},
 	},
-	"cluster/gossip": {thirdParty: []string{"github.com/hashicorp/memberlist", "google.golang.org/protobuf"}},
-	"cluster/birth":  {},
+	"cluster/gossip":   {thirdParty: []string{"github.com/hashicorp/memberlist", "google.golang.org/protobuf"}},
+	"cluster/birth":    {},
+	"cluster/injected": {},
 	"cluster/stream": {
 		module:     []string{"cluster"},
 		thirdParty: []string{"google.golang.org/grpc", "google.golang.org/protobuf", "go.etcd.io/raft/v3/raftpb", "golang.org/x/time/rate"},

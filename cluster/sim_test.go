@@ -12,7 +12,6 @@ import (
 
 var (
 	oneSeed = flag.Uint64("seed", 0, "replay this seed of the simulator and print its trace")
-	update  = flag.Bool("update", false, "write the table of docs/verification.md")
 )
 
 const firstSeed = 1

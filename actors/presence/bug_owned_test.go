@@ -110,5 +110,3 @@ var ownedBugs = []bug{
 		}
 	}},
 }
-
-func init() { bugs = append(bugs, ownedBugs...) }

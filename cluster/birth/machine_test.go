@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"muster/cluster/injected"
 )
 
 // check runs seeds until one goes wrong in the way wanted; "" is any.
@@ -53,26 +55,28 @@ func TestReplay(t *testing.T) {
 	}
 }
 
-// TestInjectedBugs: each rule that is broken is found out.
-func TestInjectedBugs(t *testing.T) {
-	for _, bug := range []struct {
-		name string
-		f    faults
-		want string
-	}{
-		{"initialised node gives birth again", faults{forgetCluster: true}, "two clusters"},
-		{"pledge not durable", faults{pledgeLost: true}, "two clusters"},
-		{"answer before the write", faults{answerFirst: true}, "two clusters"},
-		{"late questions are taken", faults{lateQuestions: true}, "no cluster was born"},
-		{"initiator forgets its attempt", faults{attemptLost: true}, "no cluster was born"},
-		{"N is half of the planned nodes", faults{half: true}, "two clusters"},
-	} {
-		t.Run(bug.name, func(t *testing.T) {
-			seed, w := check(10_000, bug.f, bug.want)
-			if w == nil {
-				t.Fatal("not found")
-			}
-			t.Logf("seed %d: %s", seed, w.wrong)
-		})
-	}
+// defect is an injected bug, or a shape of the cluster that the rules refuse.
+func defect(name, in, by string, f faults) injected.Bug {
+	checkers := injected.Checkers{{Name: "one cluster", Says: "two clusters"}, {Name: "liveness", Says: "no cluster was born"}, {Name: "liveness", Says: "did not get in"}}
+	return injected.Bug{Name: name, In: in, By: by, Within: 10_000, Sample: 1000, Try: func(_ *testing.T, seed uint64) (checker, said string) {
+		if said := newWorld(seed, f).run(); said != "" {
+			return checkers.Of(said), said
+		}
+		return "", ""
+	}}
 }
+
+var defects = []injected.Bug{
+	defect("bootstrap despite a data directory", "node", "one cluster", faults{forgetCluster: true}),
+	defect("pledge not durable", "disk", "one cluster", faults{pledgeLost: true}),
+	defect("answer before the write", "node", "one cluster", faults{answerFirst: true}),
+	defect("late questions are taken", "node", "liveness", faults{lateQuestions: true}),
+	defect("initiator forgets its attempt", "disk", "liveness", faults{attemptLost: true}),
+	defect("N is half of the planned nodes", "flags", "one cluster", faults{half: true}),
+}
+
+// TestInjectedBugs: each rule that is broken is found out.
+func TestInjectedBugs(t *testing.T) { injected.Found(t, defects) }
+
+// TestVerification holds the table of docs/verification.md to the list of defects.
+func TestVerification(t *testing.T) { injected.Table(t, defects) }

@@ -6,6 +6,8 @@ import (
 	"math/rand/v2"
 	"testing"
 	"time"
+
+	"muster/cluster/injected"
 )
 
 // naive says by the words of the documentation whether p is to be shown.
@@ -95,29 +97,38 @@ func TestTableHistories(t *testing.T) {
 			t.Fatalf("seed %d: %s", seed, wrong)
 		}
 	}
-	bugs := map[string]func(*table){
-		"the departed are forgotten": func(tab *table) { clear(tab.gone) },
-		"departures are not told": func(tab *table) {
-			tab.shown = maps.Clone(tab.shown)
-			maps.DeleteFunc(tab.shown, func(p process, _ Member) bool { return tab.live[p].leaving })
-		},
-		"goodbyes are not kept": func(tab *table) {
-			for p, g := range tab.gone {
-				g.left = false
-				tab.gone[p] = g
-			}
-		},
-	}
-	for name, bug := range bugs {
-		found := false
-		for seed := uint64(0); seed < 300 && !found; seed++ {
-			found = history(seed, bug) != ""
-		}
-		if !found {
-			t.Errorf("not found: %s", name)
-		}
-	}
 }
+
+func defect(name string, bug func(*table)) injected.Bug {
+	checkers := injected.Checkers{{Name: "departure told", Says: "departed and was not there"}, {Name: "goodbye kept", Says: "came back"}, {Name: "members", Says: "shown"},
+		{Name: "status", Says: " is "}, {Name: "stillness", Says: "step"}}
+	return injected.Bug{Name: name, In: "table", Within: 300, Sample: 100, Try: func(_ *testing.T, seed uint64) (checker, said string) {
+		if said := history(seed, bug); said != "" {
+			return checkers.Of(said), said
+		}
+		return "", ""
+	}}
+}
+
+var defects = []injected.Bug{
+	defect("the departed are forgotten", func(tab *table) { clear(tab.gone) }),
+	defect("departures are not told", func(tab *table) {
+		tab.shown = maps.Clone(tab.shown)
+		maps.DeleteFunc(tab.shown, func(p process, _ Member) bool { return tab.live[p].leaving })
+	}),
+	defect("goodbyes are not kept", func(tab *table) {
+		for p, g := range tab.gone {
+			g.left = false
+			tab.gone[p] = g
+		}
+	}),
+}
+
+// TestInjectedBugs shows that each turns a checker red.
+func TestInjectedBugs(t *testing.T) { injected.Found(t, defects) }
+
+// TestVerification holds the table of docs/verification.md to the list of defects.
+func TestVerification(t *testing.T) { injected.Table(t, defects) }
 
 func TestGoneIsBounded(t *testing.T) {
 	tab := newTable(member(1, "self"))
