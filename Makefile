@@ -78,7 +78,7 @@ docs:
 
 ## defects: measures how soon each injected defect is found, and writes the table of docs/verification.md; some ten minutes
 defects:
-	$(GO) test -p 1 -timeout 1h -count=1 -run TestVerification ./actors ./actors/presence ./cluster ./cluster/birth ./cluster/gossip ./cluster/meta ./edge -update
+	$(GO) test -p 1 -timeout 1h -count=1 -run TestVerification ./actors ./actors/presence ./actors/room ./cluster ./cluster/birth ./cluster/gossip ./cluster/meta ./edge -update
 
 ci:
 	bash .ci/run

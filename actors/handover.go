@@ -4,21 +4,26 @@ import (
 	"context"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"muster/actors/link"
 	"muster/actors/presence"
+	"muster/actors/room"
 )
 
-// A shard that is given away in good order takes along what no edge can announce: the sessions in grace.
+// A shard that is given away in good order takes along what no edge can announce: the sessions in grace, and the
+// places in rooms that are.
 
 // handover is what the leader before sent for the term after its own.
 type handover struct {
-	term  uint64 // of that leader
-	at    time.Time
-	users []*link.HandedUser
+	term   uint64 // of that leader
+	at     time.Time
+	users  []*link.HandedUser
+	places []*link.HandedPlace
 }
 
 const (
-	handedUsers  = 256             // in one message
+	handedBytes  = 64 << 10        // in one message, about
 	handoverKept = 3 * time.Second // until the shard opens
 )
 
@@ -56,16 +61,28 @@ func (n *Node) Leaving(ctx context.Context, shard uint32, send func(*link.Up) er
 // leaving is what the shard's next leader must be told.
 func (g *gateway) leaving(now time.Time) (all []*link.Up) {
 	var h *link.Handover
-	for k, a := range g.users {
-		handed, some := a.user.Leaving(now)
-		if !some {
-			continue
-		}
-		if h == nil || len(h.Users) == handedUsers {
-			h = &link.Handover{Term: g.out.term}
+	size := handedBytes
+	add := func(m proto.Message) *link.Handover {
+		n := proto.Size(m)
+		if size += n; size > handedBytes {
+			h, size = &link.Handover{Term: g.out.term}, n
 			all = append(all, &link.Up{Shard: g.shard, Body: &link.Up_Handover{Handover: h}})
 		}
-		h.Users = append(h.Users, handedUser(k, &handed, now))
+		return h
+	}
+	for k, a := range g.users {
+		if handed, some := a.user.Leaving(now); some {
+			u := handedUser(k, &handed, now)
+			h := add(u)
+			h.Users = append(h.Users, u)
+		}
+	}
+	for k, a := range g.rooms {
+		for _, p := range a.room.Leaving() {
+			p := handedPlace(k, &p, now)
+			h := add(p)
+			h.Places = append(h.Places, p)
+		}
 	}
 	return all
 }
@@ -87,6 +104,14 @@ func handedUser(k presence.Key, h *presence.Handed, now time.Time) *link.HandedU
 	return u
 }
 
+func handedPlace(k presence.Key, p *room.Handed, now time.Time) *link.HandedPlace {
+	e := &p.Enter
+	return &link.HandedPlace{Edge: e.Conn.Edge, Incarnation: e.Conn.Incarnation, Reason: uint32(p.Reason), LeftMs: p.Until.Sub(now).Milliseconds(),
+		Enter: &link.RoomCommand{App: k.App, Room: k.User, User: e.User, Session: e.Session, Conn: e.Conn.ID, Attempt: e.Attempt,
+			What: &link.RoomCommand_Enter{Enter: &link.RoomEnter{Occupy: true, Info: e.Info, Occupant: &link.Occupant{User: e.User, State: uint32(e.State),
+				Term: e.Version.Term, Version: e.Version.Number, Hidden: e.Hidden, EnteredAt: p.EnteredAt}}}}}
+}
+
 // takeHandover keeps what the leader before sends, for when the shard opens, or takes it if the shard has just
 // opened.
 func (g *gateway) takeHandover(h *link.Handover, now time.Time) {
@@ -94,12 +119,13 @@ func (g *gateway) takeHandover(h *link.Handover, now time.Time) {
 		g.handed = handover{term: h.GetTerm(), at: now}
 	}
 	g.handed.users = append(g.handed.users, h.GetUsers()...)
+	g.handed.places = append(g.handed.places, h.GetPlaces()...)
 	if g.out != nil && now.Sub(g.opening) < handoverKept {
 		g.beHanded(now)
 	}
 }
 
-// beHanded gives the users what the leader of the term before has sent.
+// beHanded gives the users and rooms what the leader of the term before has sent.
 func (g *gateway) beHanded(now time.Time) {
 	h := g.handed
 	if h.term+1 == g.out.term && now.Sub(h.at) < handoverKept {
@@ -108,6 +134,9 @@ func (g *gateway) beHanded(now time.Time) {
 			if g.holds(k, link.KindUser) {
 				g.step(presence.Deliver{Key: k, In: handed(u, now, now.Sub(h.at))}, nil, now)
 			}
+		}
+		for _, p := range h.places {
+			g.takePlace(p, now, now.Sub(h.at))
 		}
 	}
 	g.handed = handover{term: h.term, at: h.at}
@@ -122,4 +151,19 @@ func handed(u *link.HandedUser, now time.Time, waited time.Duration) presence.Ha
 			Since: now.Add(-waited - ms(s.GetAgoMs())), Until: now.Add(ms(s.GetLeftMs()) - waited)})
 	}
 	return in
+}
+
+// takePlace gives a room a place that waited here for so long.
+func (g *gateway) takePlace(p *link.HandedPlace, now time.Time, waited time.Duration) {
+	c := p.GetEnter()
+	k := presence.Key{App: c.GetApp(), User: c.GetRoom()}
+	until := now.Add(ms(p.GetLeftMs()) - waited)
+	if !g.holds(k, link.KindRoom) || c.GetEnter() == nil || !until.After(now) {
+		return
+	}
+	if r := g.roomFor(k, now); r != nil {
+		e := presence.Edge{Name: p.GetEdge(), Incarnation: p.GetIncarnation()}
+		g.enqueue(r, &roomInput{in: room.Handed{Enter: enter(e, c, c.GetEnter()), EnteredAt: c.GetEnter().GetOccupant().GetEnteredAt(),
+			Reason: enum[presence.Reason](p.GetReason()), Until: until}})
+	}
 }

@@ -3139,12 +3139,13 @@ func (x *TransferDone) GetCode() Code {
 	return Code_OK
 }
 
-// Handover tells the node that will lead the shard next which sessions have no conn: no edge will announce them.
-// Messages of one term add up.
+// Handover tells the node that will lead the shard next which sessions have no conn, and which places in rooms are
+// kept for such: no edge will announce them. Messages of one term add up.
 type Handover struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Term          uint64                 `protobuf:"varint,1,opt,name=term,proto3" json:"term,omitempty"` // which ends; what follows must be the next one
 	Users         []*HandedUser          `protobuf:"bytes,2,rep,name=users,proto3" json:"users,omitempty"`
+	Places        []*HandedPlace         `protobuf:"bytes,3,rep,name=places,proto3" json:"places,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3189,6 +3190,13 @@ func (x *Handover) GetTerm() uint64 {
 func (x *Handover) GetUsers() []*HandedUser {
 	if x != nil {
 		return x.Users
+	}
+	return nil
+}
+
+func (x *Handover) GetPlaces() []*HandedPlace {
+	if x != nil {
+		return x.Places
 	}
 	return nil
 }
@@ -3345,6 +3353,82 @@ func (x *HandedSession) GetLeftMs() int64 {
 	return 0
 }
 
+type HandedPlace struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Enter         *RoomCommand           `protobuf:"bytes,1,opt,name=enter,proto3" json:"enter,omitempty"` // what an announcement would say
+	Edge          string                 `protobuf:"bytes,2,opt,name=edge,proto3" json:"edge,omitempty"`   // of the last conn
+	Incarnation   uint64                 `protobuf:"varint,3,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	Reason        uint32                 `protobuf:"varint,4,opt,name=reason,proto3" json:"reason,omitempty"`               // why it leaves when its grace is over
+	LeftMs        int64                  `protobuf:"varint,5,opt,name=left_ms,json=leftMs,proto3" json:"left_ms,omitempty"` // of its grace
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HandedPlace) Reset() {
+	*x = HandedPlace{}
+	mi := &file_actors_link_link_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HandedPlace) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HandedPlace) ProtoMessage() {}
+
+func (x *HandedPlace) ProtoReflect() protoreflect.Message {
+	mi := &file_actors_link_link_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HandedPlace.ProtoReflect.Descriptor instead.
+func (*HandedPlace) Descriptor() ([]byte, []int) {
+	return file_actors_link_link_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *HandedPlace) GetEnter() *RoomCommand {
+	if x != nil {
+		return x.Enter
+	}
+	return nil
+}
+
+func (x *HandedPlace) GetEdge() string {
+	if x != nil {
+		return x.Edge
+	}
+	return ""
+}
+
+func (x *HandedPlace) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *HandedPlace) GetReason() uint32 {
+	if x != nil {
+		return x.Reason
+	}
+	return 0
+}
+
+func (x *HandedPlace) GetLeftMs() int64 {
+	if x != nil {
+		return x.LeftMs
+	}
+	return 0
+}
+
 type Claim struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -3362,7 +3446,7 @@ type Claim struct {
 
 func (x *Claim) Reset() {
 	*x = Claim{}
-	mi := &file_actors_link_link_proto_msgTypes[28]
+	mi := &file_actors_link_link_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3374,7 +3458,7 @@ func (x *Claim) String() string {
 func (*Claim) ProtoMessage() {}
 
 func (x *Claim) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[28]
+	mi := &file_actors_link_link_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3387,7 +3471,7 @@ func (x *Claim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Claim.ProtoReflect.Descriptor instead.
 func (*Claim) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{28}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Claim) GetId() string {
@@ -3464,7 +3548,7 @@ type Rule struct {
 
 func (x *Rule) Reset() {
 	*x = Rule{}
-	mi := &file_actors_link_link_proto_msgTypes[29]
+	mi := &file_actors_link_link_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3476,7 +3560,7 @@ func (x *Rule) String() string {
 func (*Rule) ProtoMessage() {}
 
 func (x *Rule) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[29]
+	mi := &file_actors_link_link_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3489,7 +3573,7 @@ func (x *Rule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rule.ProtoReflect.Descriptor instead.
 func (*Rule) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{29}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Rule) GetField() uint32 {
@@ -3524,7 +3608,7 @@ type Grant struct {
 
 func (x *Grant) Reset() {
 	*x = Grant{}
-	mi := &file_actors_link_link_proto_msgTypes[30]
+	mi := &file_actors_link_link_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3536,7 +3620,7 @@ func (x *Grant) String() string {
 func (*Grant) ProtoMessage() {}
 
 func (x *Grant) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[30]
+	mi := &file_actors_link_link_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3549,7 +3633,7 @@ func (x *Grant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Grant.ProtoReflect.Descriptor instead.
 func (*Grant) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{30}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Grant) GetTo() string {
@@ -3583,7 +3667,7 @@ type Audience struct {
 
 func (x *Audience) Reset() {
 	*x = Audience{}
-	mi := &file_actors_link_link_proto_msgTypes[31]
+	mi := &file_actors_link_link_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3595,7 +3679,7 @@ func (x *Audience) String() string {
 func (*Audience) ProtoMessage() {}
 
 func (x *Audience) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[31]
+	mi := &file_actors_link_link_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3608,7 +3692,7 @@ func (x *Audience) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Audience.ProtoReflect.Descriptor instead.
 func (*Audience) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{31}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Audience) GetRules() []*Rule {
@@ -3640,7 +3724,7 @@ type Relations struct {
 
 func (x *Relations) Reset() {
 	*x = Relations{}
-	mi := &file_actors_link_link_proto_msgTypes[32]
+	mi := &file_actors_link_link_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3652,7 +3736,7 @@ func (x *Relations) String() string {
 func (*Relations) ProtoMessage() {}
 
 func (x *Relations) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[32]
+	mi := &file_actors_link_link_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3665,7 +3749,7 @@ func (x *Relations) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Relations.ProtoReflect.Descriptor instead.
 func (*Relations) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{32}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Relations) GetContactsAdd() []string {
@@ -3722,7 +3806,7 @@ type Kick struct {
 
 func (x *Kick) Reset() {
 	*x = Kick{}
-	mi := &file_actors_link_link_proto_msgTypes[33]
+	mi := &file_actors_link_link_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3734,7 +3818,7 @@ func (x *Kick) String() string {
 func (*Kick) ProtoMessage() {}
 
 func (x *Kick) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[33]
+	mi := &file_actors_link_link_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3747,7 +3831,7 @@ func (x *Kick) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Kick.ProtoReflect.Descriptor instead.
 func (*Kick) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{33}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Kick) GetDevice() string {
@@ -3789,7 +3873,7 @@ type Revoke struct {
 
 func (x *Revoke) Reset() {
 	*x = Revoke{}
-	mi := &file_actors_link_link_proto_msgTypes[34]
+	mi := &file_actors_link_link_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3801,7 +3885,7 @@ func (x *Revoke) String() string {
 func (*Revoke) ProtoMessage() {}
 
 func (x *Revoke) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[34]
+	mi := &file_actors_link_link_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3814,7 +3898,7 @@ func (x *Revoke) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revoke.ProtoReflect.Descriptor instead.
 func (*Revoke) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{34}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Revoke) GetBefore() int64 {
@@ -3853,7 +3937,7 @@ type Interest struct {
 
 func (x *Interest) Reset() {
 	*x = Interest{}
-	mi := &file_actors_link_link_proto_msgTypes[35]
+	mi := &file_actors_link_link_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3865,7 +3949,7 @@ func (x *Interest) String() string {
 func (*Interest) ProtoMessage() {}
 
 func (x *Interest) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[35]
+	mi := &file_actors_link_link_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3878,7 +3962,7 @@ func (x *Interest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interest.ProtoReflect.Descriptor instead.
 func (*Interest) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{35}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Interest) GetCall() uint64 {
@@ -3938,7 +4022,7 @@ type Query struct {
 
 func (x *Query) Reset() {
 	*x = Query{}
-	mi := &file_actors_link_link_proto_msgTypes[36]
+	mi := &file_actors_link_link_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3950,7 +4034,7 @@ func (x *Query) String() string {
 func (*Query) ProtoMessage() {}
 
 func (x *Query) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[36]
+	mi := &file_actors_link_link_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3963,7 +4047,7 @@ func (x *Query) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Query.ProtoReflect.Descriptor instead.
 func (*Query) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{36}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Query) GetCall() uint64 {
@@ -4018,7 +4102,7 @@ type Device struct {
 
 func (x *Device) Reset() {
 	*x = Device{}
-	mi := &file_actors_link_link_proto_msgTypes[37]
+	mi := &file_actors_link_link_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4030,7 +4114,7 @@ func (x *Device) String() string {
 func (*Device) ProtoMessage() {}
 
 func (x *Device) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[37]
+	mi := &file_actors_link_link_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4043,7 +4127,7 @@ func (x *Device) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Device.ProtoReflect.Descriptor instead.
 func (*Device) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{37}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Device) GetClass() uint32 {
@@ -4079,7 +4163,7 @@ type View struct {
 
 func (x *View) Reset() {
 	*x = View{}
-	mi := &file_actors_link_link_proto_msgTypes[38]
+	mi := &file_actors_link_link_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4091,7 +4175,7 @@ func (x *View) String() string {
 func (*View) ProtoMessage() {}
 
 func (x *View) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[38]
+	mi := &file_actors_link_link_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4104,7 +4188,7 @@ func (x *View) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use View.ProtoReflect.Descriptor instead.
 func (*View) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{38}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *View) GetMask() uint32 {
@@ -4191,7 +4275,7 @@ type Row struct {
 
 func (x *Row) Reset() {
 	*x = Row{}
-	mi := &file_actors_link_link_proto_msgTypes[39]
+	mi := &file_actors_link_link_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4203,7 +4287,7 @@ func (x *Row) String() string {
 func (*Row) ProtoMessage() {}
 
 func (x *Row) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[39]
+	mi := &file_actors_link_link_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4216,7 +4300,7 @@ func (x *Row) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Row.ProtoReflect.Descriptor instead.
 func (*Row) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{39}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Row) GetUser() string {
@@ -4266,7 +4350,7 @@ type Views struct {
 
 func (x *Views) Reset() {
 	*x = Views{}
-	mi := &file_actors_link_link_proto_msgTypes[40]
+	mi := &file_actors_link_link_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4278,7 +4362,7 @@ func (x *Views) String() string {
 func (*Views) ProtoMessage() {}
 
 func (x *Views) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[40]
+	mi := &file_actors_link_link_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4291,7 +4375,7 @@ func (x *Views) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Views.ProtoReflect.Descriptor instead.
 func (*Views) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{40}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Views) GetCall() uint64 {
@@ -4336,7 +4420,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_actors_link_link_proto_msgTypes[41]
+	mi := &file_actors_link_link_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4348,7 +4432,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[41]
+	mi := &file_actors_link_link_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4361,7 +4445,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{41}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Change) GetApp() string {
@@ -4407,7 +4491,7 @@ type Remask struct {
 
 func (x *Remask) Reset() {
 	*x = Remask{}
-	mi := &file_actors_link_link_proto_msgTypes[42]
+	mi := &file_actors_link_link_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4419,7 +4503,7 @@ func (x *Remask) String() string {
 func (*Remask) ProtoMessage() {}
 
 func (x *Remask) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[42]
+	mi := &file_actors_link_link_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4432,7 +4516,7 @@ func (x *Remask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Remask.ProtoReflect.Descriptor instead.
 func (*Remask) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{42}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Remask) GetApp() string {
@@ -4495,7 +4579,7 @@ type SelfView struct {
 
 func (x *SelfView) Reset() {
 	*x = SelfView{}
-	mi := &file_actors_link_link_proto_msgTypes[43]
+	mi := &file_actors_link_link_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4507,7 +4591,7 @@ func (x *SelfView) String() string {
 func (*SelfView) ProtoMessage() {}
 
 func (x *SelfView) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[43]
+	mi := &file_actors_link_link_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4520,7 +4604,7 @@ func (x *SelfView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SelfView.ProtoReflect.Descriptor instead.
 func (*SelfView) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{43}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *SelfView) GetApp() string {
@@ -4601,7 +4685,7 @@ type Typing struct {
 
 func (x *Typing) Reset() {
 	*x = Typing{}
-	mi := &file_actors_link_link_proto_msgTypes[44]
+	mi := &file_actors_link_link_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4613,7 +4697,7 @@ func (x *Typing) String() string {
 func (*Typing) ProtoMessage() {}
 
 func (x *Typing) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[44]
+	mi := &file_actors_link_link_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4626,7 +4710,7 @@ func (x *Typing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Typing.ProtoReflect.Descriptor instead.
 func (*Typing) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{44}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Typing) GetApp() string {
@@ -4692,7 +4776,7 @@ type TypingOut struct {
 
 func (x *TypingOut) Reset() {
 	*x = TypingOut{}
-	mi := &file_actors_link_link_proto_msgTypes[45]
+	mi := &file_actors_link_link_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4704,7 +4788,7 @@ func (x *TypingOut) String() string {
 func (*TypingOut) ProtoMessage() {}
 
 func (x *TypingOut) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[45]
+	mi := &file_actors_link_link_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4717,7 +4801,7 @@ func (x *TypingOut) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TypingOut.ProtoReflect.Descriptor instead.
 func (*TypingOut) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{45}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *TypingOut) GetApp() string {
@@ -4775,7 +4859,7 @@ type CloseConn struct {
 
 func (x *CloseConn) Reset() {
 	*x = CloseConn{}
-	mi := &file_actors_link_link_proto_msgTypes[46]
+	mi := &file_actors_link_link_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4787,7 +4871,7 @@ func (x *CloseConn) String() string {
 func (*CloseConn) ProtoMessage() {}
 
 func (x *CloseConn) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[46]
+	mi := &file_actors_link_link_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4800,7 +4884,7 @@ func (x *CloseConn) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloseConn.ProtoReflect.Descriptor instead.
 func (*CloseConn) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{46}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *CloseConn) GetApp() string {
@@ -4858,7 +4942,7 @@ type Announce struct {
 
 func (x *Announce) Reset() {
 	*x = Announce{}
-	mi := &file_actors_link_link_proto_msgTypes[47]
+	mi := &file_actors_link_link_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4870,7 +4954,7 @@ func (x *Announce) String() string {
 func (*Announce) ProtoMessage() {}
 
 func (x *Announce) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[47]
+	mi := &file_actors_link_link_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4883,7 +4967,7 @@ func (x *Announce) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Announce.ProtoReflect.Descriptor instead.
 func (*Announce) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{47}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Announce) GetId() uint64 {
@@ -4967,7 +5051,7 @@ type Seen struct {
 
 func (x *Seen) Reset() {
 	*x = Seen{}
-	mi := &file_actors_link_link_proto_msgTypes[48]
+	mi := &file_actors_link_link_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4979,7 +5063,7 @@ func (x *Seen) String() string {
 func (*Seen) ProtoMessage() {}
 
 func (x *Seen) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[48]
+	mi := &file_actors_link_link_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4992,7 +5076,7 @@ func (x *Seen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Seen.ProtoReflect.Descriptor instead.
 func (*Seen) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{48}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Seen) GetApp() string {
@@ -5020,7 +5104,7 @@ type AnnounceAgain struct {
 
 func (x *AnnounceAgain) Reset() {
 	*x = AnnounceAgain{}
-	mi := &file_actors_link_link_proto_msgTypes[49]
+	mi := &file_actors_link_link_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5032,7 +5116,7 @@ func (x *AnnounceAgain) String() string {
 func (*AnnounceAgain) ProtoMessage() {}
 
 func (x *AnnounceAgain) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[49]
+	mi := &file_actors_link_link_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5045,7 +5129,7 @@ func (x *AnnounceAgain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnnounceAgain.ProtoReflect.Descriptor instead.
 func (*AnnounceAgain) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{49}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *AnnounceAgain) GetApp() string {
@@ -5084,7 +5168,7 @@ type RoomCommand struct {
 
 func (x *RoomCommand) Reset() {
 	*x = RoomCommand{}
-	mi := &file_actors_link_link_proto_msgTypes[50]
+	mi := &file_actors_link_link_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5096,7 +5180,7 @@ func (x *RoomCommand) String() string {
 func (*RoomCommand) ProtoMessage() {}
 
 func (x *RoomCommand) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[50]
+	mi := &file_actors_link_link_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5109,7 +5193,7 @@ func (x *RoomCommand) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoomCommand.ProtoReflect.Descriptor instead.
 func (*RoomCommand) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{50}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *RoomCommand) GetCall() uint64 {
@@ -5245,7 +5329,7 @@ type RoomEnter struct {
 
 func (x *RoomEnter) Reset() {
 	*x = RoomEnter{}
-	mi := &file_actors_link_link_proto_msgTypes[51]
+	mi := &file_actors_link_link_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5257,7 +5341,7 @@ func (x *RoomEnter) String() string {
 func (*RoomEnter) ProtoMessage() {}
 
 func (x *RoomEnter) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[51]
+	mi := &file_actors_link_link_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5270,7 +5354,7 @@ func (x *RoomEnter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoomEnter.ProtoReflect.Descriptor instead.
 func (*RoomEnter) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{51}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *RoomEnter) GetOccupy() bool {
@@ -5324,7 +5408,7 @@ type Occupant struct {
 
 func (x *Occupant) Reset() {
 	*x = Occupant{}
-	mi := &file_actors_link_link_proto_msgTypes[52]
+	mi := &file_actors_link_link_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5336,7 +5420,7 @@ func (x *Occupant) String() string {
 func (*Occupant) ProtoMessage() {}
 
 func (x *Occupant) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[52]
+	mi := &file_actors_link_link_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5349,7 +5433,7 @@ func (x *Occupant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Occupant.ProtoReflect.Descriptor instead.
 func (*Occupant) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{52}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *Occupant) GetUser() string {
@@ -5425,7 +5509,7 @@ type RoomReply struct {
 
 func (x *RoomReply) Reset() {
 	*x = RoomReply{}
-	mi := &file_actors_link_link_proto_msgTypes[53]
+	mi := &file_actors_link_link_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5437,7 +5521,7 @@ func (x *RoomReply) String() string {
 func (*RoomReply) ProtoMessage() {}
 
 func (x *RoomReply) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[53]
+	mi := &file_actors_link_link_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5450,7 +5534,7 @@ func (x *RoomReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoomReply.ProtoReflect.Descriptor instead.
 func (*RoomReply) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{53}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *RoomReply) GetCall() uint64 {
@@ -5532,7 +5616,7 @@ type RoomChange struct {
 
 func (x *RoomChange) Reset() {
 	*x = RoomChange{}
-	mi := &file_actors_link_link_proto_msgTypes[54]
+	mi := &file_actors_link_link_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5544,7 +5628,7 @@ func (x *RoomChange) String() string {
 func (*RoomChange) ProtoMessage() {}
 
 func (x *RoomChange) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[54]
+	mi := &file_actors_link_link_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5557,7 +5641,7 @@ func (x *RoomChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoomChange.ProtoReflect.Descriptor instead.
 func (*RoomChange) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{54}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *RoomChange) GetApp() string {
@@ -5639,7 +5723,7 @@ type Ask struct {
 
 func (x *Ask) Reset() {
 	*x = Ask{}
-	mi := &file_actors_link_link_proto_msgTypes[55]
+	mi := &file_actors_link_link_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5651,7 +5735,7 @@ func (x *Ask) String() string {
 func (*Ask) ProtoMessage() {}
 
 func (x *Ask) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[55]
+	mi := &file_actors_link_link_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5664,7 +5748,7 @@ func (x *Ask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ask.ProtoReflect.Descriptor instead.
 func (*Ask) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{55}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *Ask) GetCall() uint64 {
@@ -5830,7 +5914,7 @@ type ContactsPage struct {
 
 func (x *ContactsPage) Reset() {
 	*x = ContactsPage{}
-	mi := &file_actors_link_link_proto_msgTypes[56]
+	mi := &file_actors_link_link_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5842,7 +5926,7 @@ func (x *ContactsPage) String() string {
 func (*ContactsPage) ProtoMessage() {}
 
 func (x *ContactsPage) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[56]
+	mi := &file_actors_link_link_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5855,7 +5939,7 @@ func (x *ContactsPage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContactsPage.ProtoReflect.Descriptor instead.
 func (*ContactsPage) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{56}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *ContactsPage) GetUser() string {
@@ -5890,7 +5974,7 @@ type EventsPage struct {
 
 func (x *EventsPage) Reset() {
 	*x = EventsPage{}
-	mi := &file_actors_link_link_proto_msgTypes[57]
+	mi := &file_actors_link_link_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5902,7 +5986,7 @@ func (x *EventsPage) String() string {
 func (*EventsPage) ProtoMessage() {}
 
 func (x *EventsPage) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[57]
+	mi := &file_actors_link_link_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5915,7 +5999,7 @@ func (x *EventsPage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventsPage.ProtoReflect.Descriptor instead.
 func (*EventsPage) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{57}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *EventsPage) GetAfter() uint64 {
@@ -5950,7 +6034,7 @@ type LettersPage struct {
 
 func (x *LettersPage) Reset() {
 	*x = LettersPage{}
-	mi := &file_actors_link_link_proto_msgTypes[58]
+	mi := &file_actors_link_link_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5962,7 +6046,7 @@ func (x *LettersPage) String() string {
 func (*LettersPage) ProtoMessage() {}
 
 func (x *LettersPage) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[58]
+	mi := &file_actors_link_link_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5975,7 +6059,7 @@ func (x *LettersPage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LettersPage.ProtoReflect.Descriptor instead.
 func (*LettersPage) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{58}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *LettersPage) GetAfter() uint64 {
@@ -6008,7 +6092,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_actors_link_link_proto_msgTypes[59]
+	mi := &file_actors_link_link_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6020,7 +6104,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[59]
+	mi := &file_actors_link_link_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6033,7 +6117,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{59}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *Event) GetSeq() uint64 {
@@ -6096,7 +6180,7 @@ type OnlinePage struct {
 
 func (x *OnlinePage) Reset() {
 	*x = OnlinePage{}
-	mi := &file_actors_link_link_proto_msgTypes[60]
+	mi := &file_actors_link_link_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6108,7 +6192,7 @@ func (x *OnlinePage) String() string {
 func (*OnlinePage) ProtoMessage() {}
 
 func (x *OnlinePage) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[60]
+	mi := &file_actors_link_link_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6121,7 +6205,7 @@ func (x *OnlinePage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OnlinePage.ProtoReflect.Descriptor instead.
 func (*OnlinePage) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{60}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *OnlinePage) GetPrefix() string {
@@ -6155,7 +6239,7 @@ type Explain struct {
 
 func (x *Explain) Reset() {
 	*x = Explain{}
-	mi := &file_actors_link_link_proto_msgTypes[61]
+	mi := &file_actors_link_link_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6167,7 +6251,7 @@ func (x *Explain) String() string {
 func (*Explain) ProtoMessage() {}
 
 func (x *Explain) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[61]
+	mi := &file_actors_link_link_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6180,7 +6264,7 @@ func (x *Explain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Explain.ProtoReflect.Descriptor instead.
 func (*Explain) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{61}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *Explain) GetUser() string {
@@ -6217,7 +6301,7 @@ type Answer struct {
 
 func (x *Answer) Reset() {
 	*x = Answer{}
-	mi := &file_actors_link_link_proto_msgTypes[62]
+	mi := &file_actors_link_link_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6229,7 +6313,7 @@ func (x *Answer) String() string {
 func (*Answer) ProtoMessage() {}
 
 func (x *Answer) ProtoReflect() protoreflect.Message {
-	mi := &file_actors_link_link_proto_msgTypes[62]
+	mi := &file_actors_link_link_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6242,7 +6326,7 @@ func (x *Answer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answer.ProtoReflect.Descriptor instead.
 func (*Answer) Descriptor() ([]byte, []int) {
-	return file_actors_link_link_proto_rawDescGZIP(), []int{62}
+	return file_actors_link_link_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *Answer) GetCall() uint64 {
@@ -6583,10 +6667,11 @@ const file_actors_link_link_proto_rawDesc = "" +
 	"generation\x18\x02 \x01(\x04R\n" +
 	"generation\x12\x10\n" +
 	"\x03seq\x18\x03 \x01(\x04R\x03seq\x12%\n" +
-	"\x04code\x18\x04 \x01(\x0e2\x11.muster.link.CodeR\x04code\"M\n" +
+	"\x04code\x18\x04 \x01(\x0e2\x11.muster.link.CodeR\x04code\"\x7f\n" +
 	"\bHandover\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12-\n" +
-	"\x05users\x18\x02 \x03(\v2\x17.muster.link.HandedUserR\x05users\"~\n" +
+	"\x05users\x18\x02 \x03(\v2\x17.muster.link.HandedUserR\x05users\x120\n" +
+	"\x06places\x18\x03 \x03(\v2\x18.muster.link.HandedPlaceR\x06places\"~\n" +
 	"\n" +
 	"HandedUser\x12\x10\n" +
 	"\x03app\x18\x01 \x01(\tR\x03app\x12\x12\n" +
@@ -6599,7 +6684,13 @@ const file_actors_link_link_proto_rawDesc = "" +
 	"\vincarnation\x18\x03 \x01(\x04R\vincarnation\x12(\n" +
 	"\x05cause\x18\x04 \x01(\x0e2\x12.muster.link.CauseR\x05cause\x12\x15\n" +
 	"\x06ago_ms\x18\x05 \x01(\x03R\x05agoMs\x12\x17\n" +
-	"\aleft_ms\x18\x06 \x01(\x03R\x06leftMs\"\xd8\x01\n" +
+	"\aleft_ms\x18\x06 \x01(\x03R\x06leftMs\"\xa4\x01\n" +
+	"\vHandedPlace\x12.\n" +
+	"\x05enter\x18\x01 \x01(\v2\x18.muster.link.RoomCommandR\x05enter\x12\x12\n" +
+	"\x04edge\x18\x02 \x01(\tR\x04edge\x12 \n" +
+	"\vincarnation\x18\x03 \x01(\x04R\vincarnation\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\rR\x06reason\x12\x17\n" +
+	"\aleft_ms\x18\x05 \x01(\x03R\x06leftMs\"\xd8\x01\n" +
 	"\x05Claim\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06source\x18\x02 \x01(\tR\x06source\x12\x14\n" +
@@ -6900,7 +6991,7 @@ func file_actors_link_link_proto_rawDescGZIP() []byte {
 }
 
 var file_actors_link_link_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_actors_link_link_proto_msgTypes = make([]protoimpl.MessageInfo, 64)
+var file_actors_link_link_proto_msgTypes = make([]protoimpl.MessageInfo, 65)
 var file_actors_link_link_proto_goTypes = []any{
 	(Code)(0),               // 0: muster.link.Code
 	(Cause)(0),              // 1: muster.link.Cause
@@ -6932,84 +7023,85 @@ var file_actors_link_link_proto_goTypes = []any{
 	(*Handover)(nil),        // 27: muster.link.Handover
 	(*HandedUser)(nil),      // 28: muster.link.HandedUser
 	(*HandedSession)(nil),   // 29: muster.link.HandedSession
-	(*Claim)(nil),           // 30: muster.link.Claim
-	(*Rule)(nil),            // 31: muster.link.Rule
-	(*Grant)(nil),           // 32: muster.link.Grant
-	(*Audience)(nil),        // 33: muster.link.Audience
-	(*Relations)(nil),       // 34: muster.link.Relations
-	(*Kick)(nil),            // 35: muster.link.Kick
-	(*Revoke)(nil),          // 36: muster.link.Revoke
-	(*Interest)(nil),        // 37: muster.link.Interest
-	(*Query)(nil),           // 38: muster.link.Query
-	(*Device)(nil),          // 39: muster.link.Device
-	(*View)(nil),            // 40: muster.link.View
-	(*Row)(nil),             // 41: muster.link.Row
-	(*Views)(nil),           // 42: muster.link.Views
-	(*Change)(nil),          // 43: muster.link.Change
-	(*Remask)(nil),          // 44: muster.link.Remask
-	(*SelfView)(nil),        // 45: muster.link.SelfView
-	(*Typing)(nil),          // 46: muster.link.Typing
-	(*TypingOut)(nil),       // 47: muster.link.TypingOut
-	(*CloseConn)(nil),       // 48: muster.link.CloseConn
-	(*Announce)(nil),        // 49: muster.link.Announce
-	(*Seen)(nil),            // 50: muster.link.Seen
-	(*AnnounceAgain)(nil),   // 51: muster.link.AnnounceAgain
-	(*RoomCommand)(nil),     // 52: muster.link.RoomCommand
-	(*RoomEnter)(nil),       // 53: muster.link.RoomEnter
-	(*Occupant)(nil),        // 54: muster.link.Occupant
-	(*RoomReply)(nil),       // 55: muster.link.RoomReply
-	(*RoomChange)(nil),      // 56: muster.link.RoomChange
-	(*Ask)(nil),             // 57: muster.link.Ask
-	(*ContactsPage)(nil),    // 58: muster.link.ContactsPage
-	(*EventsPage)(nil),      // 59: muster.link.EventsPage
-	(*LettersPage)(nil),     // 60: muster.link.LettersPage
-	(*Event)(nil),           // 61: muster.link.Event
-	(*OnlinePage)(nil),      // 62: muster.link.OnlinePage
-	(*Explain)(nil),         // 63: muster.link.Explain
-	(*Answer)(nil),          // 64: muster.link.Answer
-	nil,                     // 65: muster.link.Answer.CountsEntry
+	(*HandedPlace)(nil),     // 30: muster.link.HandedPlace
+	(*Claim)(nil),           // 31: muster.link.Claim
+	(*Rule)(nil),            // 32: muster.link.Rule
+	(*Grant)(nil),           // 33: muster.link.Grant
+	(*Audience)(nil),        // 34: muster.link.Audience
+	(*Relations)(nil),       // 35: muster.link.Relations
+	(*Kick)(nil),            // 36: muster.link.Kick
+	(*Revoke)(nil),          // 37: muster.link.Revoke
+	(*Interest)(nil),        // 38: muster.link.Interest
+	(*Query)(nil),           // 39: muster.link.Query
+	(*Device)(nil),          // 40: muster.link.Device
+	(*View)(nil),            // 41: muster.link.View
+	(*Row)(nil),             // 42: muster.link.Row
+	(*Views)(nil),           // 43: muster.link.Views
+	(*Change)(nil),          // 44: muster.link.Change
+	(*Remask)(nil),          // 45: muster.link.Remask
+	(*SelfView)(nil),        // 46: muster.link.SelfView
+	(*Typing)(nil),          // 47: muster.link.Typing
+	(*TypingOut)(nil),       // 48: muster.link.TypingOut
+	(*CloseConn)(nil),       // 49: muster.link.CloseConn
+	(*Announce)(nil),        // 50: muster.link.Announce
+	(*Seen)(nil),            // 51: muster.link.Seen
+	(*AnnounceAgain)(nil),   // 52: muster.link.AnnounceAgain
+	(*RoomCommand)(nil),     // 53: muster.link.RoomCommand
+	(*RoomEnter)(nil),       // 54: muster.link.RoomEnter
+	(*Occupant)(nil),        // 55: muster.link.Occupant
+	(*RoomReply)(nil),       // 56: muster.link.RoomReply
+	(*RoomChange)(nil),      // 57: muster.link.RoomChange
+	(*Ask)(nil),             // 58: muster.link.Ask
+	(*ContactsPage)(nil),    // 59: muster.link.ContactsPage
+	(*EventsPage)(nil),      // 60: muster.link.EventsPage
+	(*LettersPage)(nil),     // 61: muster.link.LettersPage
+	(*Event)(nil),           // 62: muster.link.Event
+	(*OnlinePage)(nil),      // 63: muster.link.OnlinePage
+	(*Explain)(nil),         // 64: muster.link.Explain
+	(*Answer)(nil),          // 65: muster.link.Answer
+	nil,                     // 66: muster.link.Answer.CountsEntry
 }
 var file_actors_link_link_proto_depIdxs = []int32{
 	5,  // 0: muster.link.Up.attach:type_name -> muster.link.Attach
 	8,  // 1: muster.link.Up.detach:type_name -> muster.link.Detach
 	9,  // 2: muster.link.Up.report:type_name -> muster.link.Report
 	11, // 3: muster.link.Up.act:type_name -> muster.link.Act
-	37, // 4: muster.link.Up.interest:type_name -> muster.link.Interest
-	46, // 5: muster.link.Up.typing:type_name -> muster.link.Typing
-	38, // 6: muster.link.Up.query:type_name -> muster.link.Query
-	49, // 7: muster.link.Up.announce:type_name -> muster.link.Announce
-	52, // 8: muster.link.Up.room:type_name -> muster.link.RoomCommand
-	57, // 9: muster.link.Up.ask:type_name -> muster.link.Ask
+	38, // 4: muster.link.Up.interest:type_name -> muster.link.Interest
+	47, // 5: muster.link.Up.typing:type_name -> muster.link.Typing
+	39, // 6: muster.link.Up.query:type_name -> muster.link.Query
+	50, // 7: muster.link.Up.announce:type_name -> muster.link.Announce
+	53, // 8: muster.link.Up.room:type_name -> muster.link.RoomCommand
+	58, // 9: muster.link.Up.ask:type_name -> muster.link.Ask
 	21, // 10: muster.link.Up.ack:type_name -> muster.link.OutboxAck
 	25, // 11: muster.link.Up.transfer:type_name -> muster.link.Transfer
 	26, // 12: muster.link.Up.transfer_done:type_name -> muster.link.TransferDone
 	27, // 13: muster.link.Up.handover:type_name -> muster.link.Handover
 	7,  // 14: muster.link.Down.attached:type_name -> muster.link.Attached
 	12, // 15: muster.link.Down.acted:type_name -> muster.link.Acted
-	42, // 16: muster.link.Down.views:type_name -> muster.link.Views
-	43, // 17: muster.link.Down.change:type_name -> muster.link.Change
-	44, // 18: muster.link.Down.remask:type_name -> muster.link.Remask
-	45, // 19: muster.link.Down.self:type_name -> muster.link.SelfView
-	47, // 20: muster.link.Down.typing:type_name -> muster.link.TypingOut
-	48, // 21: muster.link.Down.close:type_name -> muster.link.CloseConn
-	51, // 22: muster.link.Down.again:type_name -> muster.link.AnnounceAgain
-	55, // 23: muster.link.Down.room:type_name -> muster.link.RoomReply
-	56, // 24: muster.link.Down.room_change:type_name -> muster.link.RoomChange
-	64, // 25: muster.link.Down.answer:type_name -> muster.link.Answer
+	43, // 16: muster.link.Down.views:type_name -> muster.link.Views
+	44, // 17: muster.link.Down.change:type_name -> muster.link.Change
+	45, // 18: muster.link.Down.remask:type_name -> muster.link.Remask
+	46, // 19: muster.link.Down.self:type_name -> muster.link.SelfView
+	48, // 20: muster.link.Down.typing:type_name -> muster.link.TypingOut
+	49, // 21: muster.link.Down.close:type_name -> muster.link.CloseConn
+	52, // 22: muster.link.Down.again:type_name -> muster.link.AnnounceAgain
+	56, // 23: muster.link.Down.room:type_name -> muster.link.RoomReply
+	57, // 24: muster.link.Down.room_change:type_name -> muster.link.RoomChange
+	65, // 25: muster.link.Down.answer:type_name -> muster.link.Answer
 	22, // 26: muster.link.Down.outbox:type_name -> muster.link.OutboxBatch
 	16, // 27: muster.link.Down.contacts:type_name -> muster.link.ContactsChanged
-	30, // 28: muster.link.Attach.claims:type_name -> muster.link.Claim
+	31, // 28: muster.link.Attach.claims:type_name -> muster.link.Claim
 	6,  // 29: muster.link.Attach.outbox:type_name -> muster.link.OutboxPosition
 	0,  // 30: muster.link.Attached.code:type_name -> muster.link.Code
-	45, // 31: muster.link.Attached.self:type_name -> muster.link.SelfView
+	46, // 31: muster.link.Attached.self:type_name -> muster.link.SelfView
 	22, // 32: muster.link.Attached.outbox:type_name -> muster.link.OutboxBatch
 	1,  // 33: muster.link.Detach.cause:type_name -> muster.link.Cause
 	10, // 34: muster.link.Report.rows:type_name -> muster.link.Active
-	30, // 35: muster.link.Act.claim:type_name -> muster.link.Claim
-	33, // 36: muster.link.Act.audience:type_name -> muster.link.Audience
-	34, // 37: muster.link.Act.relations:type_name -> muster.link.Relations
-	35, // 38: muster.link.Act.kick:type_name -> muster.link.Kick
-	36, // 39: muster.link.Act.revoke:type_name -> muster.link.Revoke
+	31, // 35: muster.link.Act.claim:type_name -> muster.link.Claim
+	34, // 36: muster.link.Act.audience:type_name -> muster.link.Audience
+	35, // 37: muster.link.Act.relations:type_name -> muster.link.Relations
+	36, // 38: muster.link.Act.kick:type_name -> muster.link.Kick
+	37, // 39: muster.link.Act.revoke:type_name -> muster.link.Revoke
 	13, // 40: muster.link.Act.contact:type_name -> muster.link.ContactAct
 	17, // 41: muster.link.Act.publish:type_name -> muster.link.Publish
 	19, // 42: muster.link.Act.notify_when:type_name -> muster.link.NotifyWhen
@@ -7026,47 +7118,49 @@ var file_actors_link_link_proto_depIdxs = []int32{
 	17, // 53: muster.link.Transfer.publish:type_name -> muster.link.Publish
 	0,  // 54: muster.link.TransferDone.code:type_name -> muster.link.Code
 	28, // 55: muster.link.Handover.users:type_name -> muster.link.HandedUser
-	29, // 56: muster.link.HandedUser.sessions:type_name -> muster.link.HandedSession
-	5,  // 57: muster.link.HandedSession.attach:type_name -> muster.link.Attach
-	1,  // 58: muster.link.HandedSession.cause:type_name -> muster.link.Cause
-	31, // 59: muster.link.Audience.rules:type_name -> muster.link.Rule
-	32, // 60: muster.link.Audience.grants:type_name -> muster.link.Grant
-	39, // 61: muster.link.View.devices:type_name -> muster.link.Device
-	40, // 62: muster.link.Row.view:type_name -> muster.link.View
-	41, // 63: muster.link.Views.rows:type_name -> muster.link.Row
-	40, // 64: muster.link.Change.views:type_name -> muster.link.View
-	40, // 65: muster.link.Remask.views:type_name -> muster.link.View
-	40, // 66: muster.link.SelfView.view:type_name -> muster.link.View
-	30, // 67: muster.link.SelfView.claims:type_name -> muster.link.Claim
-	33, // 68: muster.link.SelfView.audience:type_name -> muster.link.Audience
-	5,  // 69: muster.link.Announce.sessions:type_name -> muster.link.Attach
-	37, // 70: muster.link.Announce.watches:type_name -> muster.link.Interest
-	50, // 71: muster.link.Announce.seen:type_name -> muster.link.Seen
-	52, // 72: muster.link.Announce.rooms:type_name -> muster.link.RoomCommand
-	53, // 73: muster.link.RoomCommand.enter:type_name -> muster.link.RoomEnter
-	1,  // 74: muster.link.RoomCommand.leave:type_name -> muster.link.Cause
-	54, // 75: muster.link.RoomCommand.update:type_name -> muster.link.Occupant
-	54, // 76: muster.link.RoomEnter.occupant:type_name -> muster.link.Occupant
-	0,  // 77: muster.link.RoomReply.code:type_name -> muster.link.Code
-	54, // 78: muster.link.RoomReply.occupants:type_name -> muster.link.Occupant
-	54, // 79: muster.link.RoomChange.enter:type_name -> muster.link.Occupant
-	54, // 80: muster.link.RoomChange.update:type_name -> muster.link.Occupant
-	54, // 81: muster.link.RoomChange.leave:type_name -> muster.link.Occupant
-	62, // 82: muster.link.Ask.online:type_name -> muster.link.OnlinePage
-	63, // 83: muster.link.Ask.explain:type_name -> muster.link.Explain
-	58, // 84: muster.link.Ask.contacts:type_name -> muster.link.ContactsPage
-	59, // 85: muster.link.Ask.events:type_name -> muster.link.EventsPage
-	60, // 86: muster.link.Ask.letters:type_name -> muster.link.LettersPage
-	0,  // 87: muster.link.Answer.code:type_name -> muster.link.Code
-	41, // 88: muster.link.Answer.rows:type_name -> muster.link.Row
-	65, // 89: muster.link.Answer.counts:type_name -> muster.link.Answer.CountsEntry
-	15, // 90: muster.link.Answer.contacts:type_name -> muster.link.ContactRow
-	61, // 91: muster.link.Answer.events:type_name -> muster.link.Event
-	92, // [92:92] is the sub-list for method output_type
-	92, // [92:92] is the sub-list for method input_type
-	92, // [92:92] is the sub-list for extension type_name
-	92, // [92:92] is the sub-list for extension extendee
-	0,  // [0:92] is the sub-list for field type_name
+	30, // 56: muster.link.Handover.places:type_name -> muster.link.HandedPlace
+	29, // 57: muster.link.HandedUser.sessions:type_name -> muster.link.HandedSession
+	5,  // 58: muster.link.HandedSession.attach:type_name -> muster.link.Attach
+	1,  // 59: muster.link.HandedSession.cause:type_name -> muster.link.Cause
+	53, // 60: muster.link.HandedPlace.enter:type_name -> muster.link.RoomCommand
+	32, // 61: muster.link.Audience.rules:type_name -> muster.link.Rule
+	33, // 62: muster.link.Audience.grants:type_name -> muster.link.Grant
+	40, // 63: muster.link.View.devices:type_name -> muster.link.Device
+	41, // 64: muster.link.Row.view:type_name -> muster.link.View
+	42, // 65: muster.link.Views.rows:type_name -> muster.link.Row
+	41, // 66: muster.link.Change.views:type_name -> muster.link.View
+	41, // 67: muster.link.Remask.views:type_name -> muster.link.View
+	41, // 68: muster.link.SelfView.view:type_name -> muster.link.View
+	31, // 69: muster.link.SelfView.claims:type_name -> muster.link.Claim
+	34, // 70: muster.link.SelfView.audience:type_name -> muster.link.Audience
+	5,  // 71: muster.link.Announce.sessions:type_name -> muster.link.Attach
+	38, // 72: muster.link.Announce.watches:type_name -> muster.link.Interest
+	51, // 73: muster.link.Announce.seen:type_name -> muster.link.Seen
+	53, // 74: muster.link.Announce.rooms:type_name -> muster.link.RoomCommand
+	54, // 75: muster.link.RoomCommand.enter:type_name -> muster.link.RoomEnter
+	1,  // 76: muster.link.RoomCommand.leave:type_name -> muster.link.Cause
+	55, // 77: muster.link.RoomCommand.update:type_name -> muster.link.Occupant
+	55, // 78: muster.link.RoomEnter.occupant:type_name -> muster.link.Occupant
+	0,  // 79: muster.link.RoomReply.code:type_name -> muster.link.Code
+	55, // 80: muster.link.RoomReply.occupants:type_name -> muster.link.Occupant
+	55, // 81: muster.link.RoomChange.enter:type_name -> muster.link.Occupant
+	55, // 82: muster.link.RoomChange.update:type_name -> muster.link.Occupant
+	55, // 83: muster.link.RoomChange.leave:type_name -> muster.link.Occupant
+	63, // 84: muster.link.Ask.online:type_name -> muster.link.OnlinePage
+	64, // 85: muster.link.Ask.explain:type_name -> muster.link.Explain
+	59, // 86: muster.link.Ask.contacts:type_name -> muster.link.ContactsPage
+	60, // 87: muster.link.Ask.events:type_name -> muster.link.EventsPage
+	61, // 88: muster.link.Ask.letters:type_name -> muster.link.LettersPage
+	0,  // 89: muster.link.Answer.code:type_name -> muster.link.Code
+	42, // 90: muster.link.Answer.rows:type_name -> muster.link.Row
+	66, // 91: muster.link.Answer.counts:type_name -> muster.link.Answer.CountsEntry
+	15, // 92: muster.link.Answer.contacts:type_name -> muster.link.ContactRow
+	62, // 93: muster.link.Answer.events:type_name -> muster.link.Event
+	94, // [94:94] is the sub-list for method output_type
+	94, // [94:94] is the sub-list for method input_type
+	94, // [94:94] is the sub-list for extension type_name
+	94, // [94:94] is the sub-list for extension extendee
+	0,  // [0:94] is the sub-list for field type_name
 }
 
 func init() { file_actors_link_link_proto_init() }
@@ -7130,13 +7224,13 @@ func file_actors_link_link_proto_init() {
 		(*Transfer_Publish)(nil),
 		(*Transfer_Erased)(nil),
 	}
-	file_actors_link_link_proto_msgTypes[50].OneofWrappers = []any{
+	file_actors_link_link_proto_msgTypes[51].OneofWrappers = []any{
 		(*RoomCommand_Enter)(nil),
 		(*RoomCommand_Leave)(nil),
 		(*RoomCommand_List)(nil),
 		(*RoomCommand_Update)(nil),
 	}
-	file_actors_link_link_proto_msgTypes[55].OneofWrappers = []any{
+	file_actors_link_link_proto_msgTypes[56].OneofWrappers = []any{
 		(*Ask_Online)(nil),
 		(*Ask_Counts)(nil),
 		(*Ask_Explain)(nil),
@@ -7152,7 +7246,7 @@ func file_actors_link_link_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_actors_link_link_proto_rawDesc), len(file_actors_link_link_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   64,
+			NumMessages:   65,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -4,7 +4,8 @@
 // A session enters to occupy (it is seen), to subscribe (it sees), or both. A user
 // occupies while one of its sessions does. A lost conn starts a grace that depends
 // on the cause; an enter of the same session within it keeps the place and nobody
-// learns of it. Leaving on purpose takes effect at once.
+// learns of it. Leaving on purpose takes effect at once. When the room moves to another node in good order, the places
+// in grace go with it (Leaving, Handed); the others are announced there by their edges.
 //
 // A hidden (invisible) occupant is counted and listed nowhere, does not move the
 // version, and going hidden looks like leaving on purpose.

@@ -94,6 +94,8 @@ func (r *Room) Step(now time.Time, in Input) (out Output) {
 		all = r.announce(in)
 	case EdgeLost:
 		r.loseEdge(in.Edge, nil, presence.NodeLost)
+	case Handed:
+		r.handed(in)
 	case ExtendGrace:
 		r.extend(in.Until)
 	case Settled:

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"muster/actors/presence"
+	"muster/cluster/injected"
 )
 
 // model is the rules once more, without indexes, counts or versions.
@@ -118,7 +119,7 @@ func (m *model) loseAll(now time.Time, e presence.Edge, kept []Enter, c presence
 
 // sim drives a room, the model, and a replica per edge that lives on what it is sent.
 type sim struct {
-	t        *testing.T
+	bug      bug
 	rng      *rand.Rand
 	room     *Room
 	model    *model
@@ -130,6 +131,16 @@ type sim struct {
 }
 
 const simUsers, simEdges = 6, 3
+
+// bug breaks one rule.
+type bug struct {
+	handed func(Handed) (Handed, bool) // what of a place that moves arrives; nil: all of it
+}
+
+// violation is what a run ends with that breaks a rule.
+type violation string
+
+func (s *sim) fail(format string, args ...any) { panic(violation(fmt.Sprintf(format, args...))) }
 
 func (s *sim) edge(i int) presence.Edge {
 	return presence.Edge{Name: fmt.Sprintf("e%d", i), Incarnation: 1}
@@ -205,6 +216,47 @@ func (s *sim) step(in Input) {
 	s.check()
 }
 
+// move gives the room to another node in good order: it begins anew and settles. What was in grace is handed over, early
+// or late, the rest is announced by the edges. A conn may end meanwhile, which its edge then does not announce.
+func (s *sim) move() {
+	handed := s.room.Leaving()
+	fmt.Fprintf(&s.trace, "%v moves with %d\n", s.now.Sub(start), len(handed))
+	s.room = New(Config{Occupants: 4}, 0, s.now.Add(3*time.Second))
+	clear(s.versions)
+	clear(s.torn)
+	inputs := []Input{}
+	for i := range simEdges {
+		in := Announce{Edge: s.edge(i)}
+		for _, session := range slices.Sorted(maps.Keys(s.model.seats)) {
+			if p := s.model.seats[session]; p.Conn.Edge == in.Edge.Name && p.until.IsZero() {
+				e := p.Enter
+				if u, ok := s.model.shows[e.User]; ok {
+					e.State, e.Version, e.Hidden = u.State, u.Version, u.Hidden
+				}
+				in.Places = append(in.Places, e)
+			}
+		}
+		inputs = append(inputs, in)
+	}
+	for _, h := range handed {
+		if s.bug.handed != nil {
+			var ok bool
+			if h, ok = s.bug.handed(h); !ok {
+				continue
+			}
+		}
+		inputs = slices.Insert(inputs, s.rng.IntN(len(inputs)+1), Input(h))
+	}
+	for _, in := range append(inputs, Settled{}) {
+		for _, send := range s.room.Step(s.now, in).Sends {
+			for _, e := range send.To {
+				s.receive(e, send.Change)
+			}
+		}
+	}
+	s.check()
+}
+
 // snapshot begins a replica, as an edge does for its first subscriber.
 func (s *sim) snapshot(e presence.Edge, r *Reply) {
 	if s.replicas[e] != nil || !s.room.subscribed(e) {
@@ -227,7 +279,7 @@ func (s *sim) receive(e presence.Edge, c *Change) {
 		return
 	}
 	if c.Version < s.versions[e] {
-		s.t.Fatalf("version of %v fell from %d to %d", e, s.versions[e], c.Version)
+		s.fail("version of %v fell from %d to %d", e, s.versions[e], c.Version)
 	}
 	s.versions[e] = c.Version
 	if c.All {
@@ -252,14 +304,14 @@ func (s *sim) check() {
 	}
 	slices.Sort(got)
 	if !slices.Equal(got, want) || s.room.visible != len(want) {
-		s.t.Fatalf("room has %v (%d), rules say %v\n%s", got, s.room.visible, want, s.tail())
+		s.fail("room has %v (%d), rules say %v\n%s", got, s.room.visible, want, s.tail())
 	}
 	if s.room.dirty > 0 {
 		return
 	}
 	for e, have := range s.replicas {
 		if seen := slices.Sorted(maps.Values(have)); !s.torn[e] && !slices.Equal(seen, want) {
-			s.t.Fatalf("%v sees %v, rules say %v\n%s", e, seen, want, s.tail())
+			s.fail("%v sees %v, rules say %v\n%s", e, seen, want, s.tail())
 		}
 	}
 }
@@ -270,7 +322,7 @@ func (s *sim) tail() string {
 }
 
 // run plays n inputs; torn edges announce in the end, and all must agree.
-func (s *sim) run(n int) string {
+func (s *sim) run(n int) {
 	for range n {
 		s.now = s.now.Add([]time.Duration{0, time.Millisecond, 60 * time.Millisecond, 4 * time.Second}[s.rng.IntN(4)])
 		end := s.now
@@ -279,6 +331,9 @@ func (s *sim) run(n int) string {
 			s.step(Tick{})
 		}
 		s.now = end
+		if s.rng.IntN(25) == 0 {
+			s.move()
+		}
 		s.step(s.input())
 		for i := range simEdges {
 			if e := s.edge(i); s.torn[e] && s.rng.IntN(3) == 0 {
@@ -287,14 +342,25 @@ func (s *sim) run(n int) string {
 			}
 		}
 	}
-	return s.trace.String()
 }
 
-func simulate(t *testing.T, seed int64) string {
-	s := &sim{t: t, rng: rand.New(rand.NewPCG(uint64(seed), 1)), now: start, room: New(Config{Occupants: 4}, 0, time.Time{}),
+// simulate runs one seed and says what was wrong; "" if nothing was.
+func simulate(seed int64, b bug) (trace, wrong string) {
+	s := &sim{bug: b, rng: rand.New(rand.NewPCG(uint64(seed), 1)), now: start, room: New(Config{Occupants: 4}, 0, time.Time{}),
 		model:    &model{seats: map[string]seat{}, shows: map[string]Update{}},
 		replicas: map[presence.Edge]map[string]string{}, versions: map[presence.Edge]uint64{}, torn: map[presence.Edge]bool{}}
-	return s.run(400)
+	defer func() {
+		trace = s.trace.String()
+		if p := recover(); p != nil {
+			v, ok := p.(violation)
+			if !ok {
+				panic(p)
+			}
+			wrong = string(v)
+		}
+	}()
+	s.run(400)
+	return trace, wrong
 }
 
 // TestSim runs seeds, each twice with the same trace; -seed N runs one.
@@ -308,22 +374,51 @@ func TestSim(t *testing.T) {
 	}
 	for _, n := range seeds {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
-			if a, b := simulate(t, n), simulate(t, n); a != b {
+			a, wrong := simulate(n, bug{})
+			if wrong != "" {
+				t.Fatal(wrong)
+			}
+			if b, _ := simulate(n, bug{}); a != b {
 				t.Fatal("two runs of one seed differ")
 			}
 		})
 	}
 }
 
+func defect(name string, handed func(Handed) (Handed, bool)) injected.Bug {
+	checkers := injected.Checkers{{Name: "model", Says: "room has"}, {Name: "convergence", Says: "sees"}, {Name: "versions", Says: "fell from"}}
+	return injected.Bug{Name: name, In: "hand-over", Within: 20, Sample: 100, Try: func(_ *testing.T, seed uint64) (checker, said string) {
+		if _, said := simulate(int64(seed), bug{handed}); said != "" {
+			return checkers.Of(said), said
+		}
+		return "", ""
+	}}
+}
+
+var defects = []injected.Bug{
+	defect("places in grace are not handed over", func(h Handed) (Handed, bool) { return h, false }),
+	defect("a grace begins anew when its room moves", func(h Handed) (Handed, bool) { h.Until = h.Until.Add(5 * time.Second); return h, true }),
+	defect("a place that moves forgets its state", func(h Handed) (Handed, bool) {
+		h.Enter.State, h.Enter.Hidden = presence.Online, false
+		return h, true
+	}),
+}
+
+// TestInjectedBugs shows that each turns a checker red.
+func TestInjectedBugs(t *testing.T) { injected.Found(t, defects) }
+
+// TestVerification holds the table of docs/verification.md to the list of defects.
+func TestVerification(t *testing.T) { injected.Table(t, defects) }
+
 // FuzzRoom steps any sequence of inputs: no panic, and the counts hold.
 func FuzzRoom(f *testing.F) {
 	f.Add([]byte("enter and leave"), int64(1))
 	f.Fuzz(func(t *testing.T, ops []byte, n int64) {
-		s := &sim{t: t, rng: rand.New(rand.NewPCG(uint64(n), 2)), now: start, room: New(Config{Occupants: 2, Places: 5}, 0, start.Add(3*time.Second))}
+		s := &sim{rng: rand.New(rand.NewPCG(uint64(n), 2)), now: start, room: New(Config{Occupants: 2, Places: 5}, 0, start.Add(3*time.Second))}
 		for _, op := range ops {
 			in := []Input{s.place(), Leave{User: fmt.Sprint("u", op%6), Session: fmt.Sprint("s", op%12)}, List{}, Tick{}, Settled{},
 				Announce{Edge: s.edge(int(op % 3)), Places: []Enter{s.place(), {}, s.place()}}, EdgeLost{s.edge(int(op % 3))},
-				Typing{User: fmt.Sprint("u", op%6)}, nil}[int(op)%9]
+				Typing{User: fmt.Sprint("u", op%6)}, Handed{Enter: s.place(), Until: s.now.Add(time.Duration(op) * time.Second)}, nil}[int(op)%10]
 			s.now = s.now.Add(time.Duration(op) * 40 * time.Millisecond)
 			s.room.Step(s.now, in)
 			if n := len(s.room.tell()); n != s.room.visible {

@@ -94,6 +94,15 @@ type EdgeLost struct{ Edge presence.Edge }
 // ExtendGrace lengthens every running grace to Until (storm guard).
 type ExtendGrace struct{ Until time.Time }
 
+// Handed is an occupant's place in grace that the room had on another node, which gave the shard away in good order.
+// What is known here already counts more.
+type Handed struct {
+	Enter     Enter           // as an edge would announce it
+	EnteredAt int64           // Unix ms
+	Reason    presence.Reason // why it leaves when its grace is over
+	Until     time.Time       // when its grace is over
+}
+
 // Settled ends settling: every edge has announced.
 type Settled struct{}
 
@@ -108,6 +117,7 @@ func (Typing) input()      {}
 func (Announce) input()    {}
 func (EdgeLost) input()    {}
 func (ExtendGrace) input() {}
+func (Handed) input()      {}
 func (Settled) input()     {}
 func (Tick) input()        {}
 
