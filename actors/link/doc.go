@@ -12,4 +12,6 @@
 // stream that has a lane for each class of traffic. There the messages of a lane are cut into numbered frames, many
 // messages in one: a frame that does not follow the last one is a gap. Announcements have a lane of their own, so that they do
 // not hold up commands; a message for a shard waits at the core for the announcement that was sent before it.
+// A queue that is full costs the epoch. What follows is announced and answered in full, which is no less than what the queue did not
+// take, so its bound doubles.
 package link

@@ -42,7 +42,8 @@ type FarConfig struct {
 	// Send sends one frame to the peer, of at most 256 KiB. It may block while the peer is slow, until ctx ends, and
 	// may keep the payload. It is called by one goroutine for each lane. Required.
 	Send func(ctx context.Context, lane Lane, kind byte, payload []byte) error
-	// Queue is how many bytes may wait to be sent on one lane [64 MiB]. More are lost, and with them the epoch.
+	// Queue is how many bytes may wait to be sent on one lane [64 MiB]. More are lost, and with them the epoch; each
+	// time the bound doubles, up to 16 times what it was.
 	Queue int
 }
 

@@ -36,6 +36,7 @@ type far struct {
 	mute    bool
 	stalled Lane
 	stall   chan struct{}
+	pace    time.Duration // that a frame of messages takes
 	closed  bool
 	flight  [2][lanes]chan frame
 	pumps   sync.WaitGroup
@@ -72,7 +73,7 @@ func newFarLine(name string, incarnation uint64, edge Edge, core Core, change ..
 func (l *far) send(dir int) func(context.Context, Lane, byte, []byte) error {
 	return func(ctx context.Context, lane Lane, kind byte, payload []byte) error {
 		l.mu.Lock()
-		stall := l.stall
+		stall, pace := l.stall, l.pace
 		if lane != l.stalled {
 			stall = nil
 		}
@@ -83,6 +84,9 @@ func (l *far) send(dir int) func(context.Context, Lane, byte, []byte) error {
 			case <-ctx.Done():
 				return ctx.Err()
 			}
+		}
+		if kind == kindUp || kind == kindDown {
+			time.Sleep(pace)
 		}
 		l.mu.Lock()
 		defer l.mu.Unlock()
@@ -352,6 +356,104 @@ func TestFarOverflow(t *testing.T) {
 		synctest.Wait()
 		if got := strings.Join(e.take(), "; "); !strings.Contains(got, edgeAnew[:len("edge: down 1; edge: up 2")]) {
 			t.Fatal(got)
+		}
+	})
+}
+
+// announcer is an edge that announces so many messages of 1 KB at the first beat of each epoch.
+type announcer struct {
+	testEdge
+	n    int
+	last *uint64
+	got  *atomic.Int64 // messages of the core in the epoch
+}
+
+func (a announcer) Beat(b *Beat) {
+	if *a.last == b.Epoch {
+		return
+	}
+	*a.last = b.Epoch
+	a.got.Store(0)
+	for i := range a.n {
+		_ = a.uplink().Up(&Up{Shard: uint32(i % Shards), Body: &Up_Announce{Announce: &Announce{Sessions: []*Attach{{Client: strings.Repeat("x", 1000)}}}}})
+	}
+}
+
+func (a announcer) Down(*Down) { a.got.Add(1) }
+
+// What an edge announces, and what a core answers, may be more than a queue takes at once: each epoch that fails for
+// that doubles the bound, so that the link comes up after a few. A bound that stays would begin epochs for ever.
+func TestFarLargeAnnouncement(t *testing.T) {
+	const queue = 1 << 20
+	for _, tt := range []struct{ up, each, epochs int }{
+		{up: 600, each: 1, epochs: 1},  // within the bound
+		{up: 3000, each: 0, epochs: 3}, // 3 MB up
+		{up: 500, each: 6, epochs: 3},  // 3 MB down
+	} {
+		t.Run(fmt.Sprintf("%+v", tt), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := &ends{}
+				var last uint64
+				var got, heard atomic.Int64
+				var epoch atomic.Uint64
+				e.onUp = func(m *Up) {
+					if epoch.Swap(m.Epoch) != m.Epoch {
+						got.Store(0)
+					}
+					got.Add(1)
+					down := e.downlink()
+					for range tt.each {
+						down.Down(&Down{Shard: m.Shard, Body: &Down_Answer{Answer: &Answer{Json: strings.Repeat("y", 1000)}}})
+					}
+				}
+				edge := announcer{testEdge{e}, tt.up, &last, &heard}
+				l := newFarLine("e1", 3, edge, testCore{e}, func(c *FarConfig) { c.Queue = queue })
+				defer l.Close(false)
+				l.set(func() { l.pace = 10 * time.Millisecond })
+				l.Dial()
+				for began := time.Now(); time.Since(began) < time.Minute; time.Sleep(time.Second) {
+					if up := e.uplink(); up != nil {
+						up.Beat(&Beat{})
+					}
+					if down := e.downlink(); down != nil && epoch.Load() != 0 {
+						down.Beat(&Beat{})
+					}
+				}
+				synctest.Wait()
+				if n := l.near.Stats().Epochs.Load(); int(n) != tt.epochs || int(got.Load()) != tt.up || int(heard.Load()) != tt.up*tt.each {
+					t.Errorf("%d epochs, %d of %d messages announced, %d of %d answered", n, got.Load(), tt.up, heard.Load(), tt.up*tt.each)
+				}
+			})
+		})
+	}
+}
+
+// The bound doubles four times and no more.
+func TestFarQueueIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const queue = 64 << 10
+		e := &ends{}
+		l := newFarLine("e1", 3, testEdge{e}, testCore{e}, func(c *FarConfig) { c.Queue = queue })
+		defer l.Close(false)
+		stall := make(chan struct{})
+		defer close(stall)
+		l.set(func() { l.stall, l.stalled = stall, Commands })
+		big := &Up{Body: &Up_Attach{Attach: &Attach{Client: strings.Repeat("x", 1000)}}}
+		for range maxGrown + 2 {
+			l.Dial()
+			synctest.Wait()
+			out, before := &l.near.edge.out, l.near.Stats().Overflows.Load()
+			for most := 0; l.near.Stats().Overflows.Load() == before; {
+				if err := e.uplink().Up(proto.Clone(big).(*Up)); err != nil {
+					t.Fatal(err)
+				}
+				out.mu.Lock()
+				most = max(most, out.lanes[Commands].queued)
+				out.mu.Unlock()
+				if most > queue<<maxGrown {
+					t.Fatalf("%d bytes wait", most)
+				}
+			}
 		}
 	})
 }

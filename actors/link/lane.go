@@ -31,7 +31,11 @@ type outbox struct {
 	lanes [lanes]outlane
 	bulks [Shards]uint64 // the number of the last message on Bulk, by shard
 	bulk  uint64         // messages on Bulk
+	grown int            // how often the bound of the queues was doubled
 }
+
+// maxGrown is how often the bound of the queues is doubled at most: 64 MiB becomes 1 GiB.
+const maxGrown = 4
 
 type outlane struct {
 	wake   chan struct{}
@@ -141,8 +145,12 @@ func (o *outbox) message(lane Lane, epoch uint64, shard uint32, m proto.Message)
 // encode writes a record straight into the frame that is open.
 func (o *outbox) encode(l *outlane, after uint64, m proto.Message) {
 	size := proto.Size(m)
-	if l.queued+len(l.open)+size > o.f.cfg.Queue || size > maxMessage {
+	full := l.queued+len(l.open)+size > o.f.cfg.Queue<<o.grown
+	if full || size > maxMessage {
 		o.f.stats.Overflows.Add(1)
+		if full && o.grown < maxGrown { // or the next epoch, which sends as much, would end so too
+			o.grown++
+		}
 		*l = outlane{wake: l.wake, number: l.number + 1, lost: true, due: true}
 		return
 	}
