@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"slices"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -25,14 +26,14 @@ type Summary struct {
 	Rows, Bytes int64 // Bytes of keys and values, without frames
 }
 
-// Backup writes all groups of the node as they stand at one moment, beside normal work.
+// Backup writes groups of the node, all if none is named, as they stand at one moment, beside normal work.
 // Each group is consistent: its rows are those of its applied index. The log is left out.
-func (s *Store) Backup(w io.Writer) (Summary, error) {
+func (s *Store) Backup(w io.Writer, groups ...uint32) (Summary, error) {
 	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: []byte{spaceGroup}, UpperBound: []byte{spaceGroup + 1}})
 	if err != nil {
 		return Summary{}, s.read(err)
 	}
-	sum, err := s.backup(w, it)
+	sum, err := s.backup(w, it, groups)
 	if ierr := it.Close(); ierr != nil {
 		err = s.read(ierr)
 	}
@@ -42,7 +43,7 @@ func (s *Store) Backup(w io.Writer) (Summary, error) {
 	return sum, err
 }
 
-func (s *Store) backup(w io.Writer, it *pebble.Iterator) (Summary, error) {
+func (s *Store) backup(w io.Writer, it *pebble.Iterator, groups []uint32) (Summary, error) {
 	sum := Summary{Birth: Birth{Identity: s.identity, TakenAt: time.Now().UnixMilli()}}
 	birth, err := json.Marshal(sum.Birth)
 	if err != nil {
@@ -60,10 +61,12 @@ func (s *Store) backup(w io.Writer, it *pebble.Iterator) (Summary, error) {
 		if !good {
 			return sum, s.broken(fail(ErrCorrupt, nil, "key %x is not of this layout", it.Key()), "reading")
 		}
-		if err := sw.group(k.Group, it, true); err != nil {
-			return sum, err
+		if len(groups) == 0 || slices.Contains(groups, k.Group) {
+			if err := sw.group(k.Group, it, true); err != nil {
+				return sum, err
+			}
+			sum.Groups++
 		}
-		sum.Groups++
 		_, end := groupSpan(k.Group)
 		ok = it.SeekGE(end)
 	}

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 
 	"muster/actors"
@@ -51,7 +53,29 @@ func (s *server) replayer() api.Replayer {
 	if s.webhook == nil {
 		return nil
 	}
-	return s.webhook
+	if s.members == nil {
+		return s.webhook
+	}
+	return everywhere{s}
+}
+
+// everywhere replays shards that other cores lead too.
+type everywhere struct{ s *server }
+
+func (e everywhere) Replay(ctx context.Context, shard uint32, seq uint64) error {
+	err := e.s.webhook.Replay(ctx, shard, seq)
+	if errors.Is(err, hooks.ErrNotHere) {
+		err = e.s.members.Replay(ctx, shard, seq)
+	}
+	return err
+}
+
+// replayHere is what another core asks for.
+func (s *server) replayHere(ctx context.Context, shard uint32, seq uint64) error {
+	if s.webhook == nil {
+		return errors.New("this core has no webhook")
+	}
+	return s.webhook.Replay(ctx, shard, seq)
 }
 
 // leading is who is told what this node leads: the core, and after it the webhook.

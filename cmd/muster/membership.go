@@ -74,6 +74,7 @@ func (s *server) startMembers(id *persistence.Identity) (err error) {
 		GossipPort: c.GossipPort, ActorPort: c.ActorPort, RaftPort: c.RaftPort, Join: c.Join, Expect: c.Expect,
 		Secrets: c.ClusterSecret, Dir: c.Data, Identity: id, Logger: s.log, Counters: s.tellCounters,
 		Wire: s.cfg.wire(), Records: s.cfg.records(), Written: s.written, Fatal: s.cannotBelong,
+		Backup: s.writeBackup, Replay: s.replayHere,
 	})
 	return fault(err)
 }

@@ -16,7 +16,7 @@ import (
 
 // Replayer is the webhook's dispatcher.
 type Replayer interface {
-	// Replay sends the events of a shard after seq again. It is an error if the shard is led elsewhere.
+	// Replay sends the events of a shard after seq again. It is an error if who leads the shard cannot be asked.
 	Replay(ctx context.Context, shard uint32, seq uint64) error
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"slices"
@@ -43,6 +44,9 @@ type Config struct {
 	Identity *persistence.Identity // of the data directory; nil: it is empty, or there is none
 	Logger   *slog.Logger
 
+	Backup func(w io.Writer, groups []uint32) error                  // writes what the store has of them; cores
+	Replay func(ctx context.Context, shard uint32, seq uint64) error // of the webhook, of a shard that this node leads; cores
+
 	Counters func() []byte // what others are told of this process in a call of Counters; nil: nothing
 }
 
@@ -77,6 +81,8 @@ type Node struct {
 	table  []meta.Node     // of cores, as told last
 	counts map[uint64]counts
 	alive  map[presence.Edge]bool // edges that the core was told of
+
+	fetches map[uint64]*fetch // backups that others were asked for, by id
 }
 
 // Edge is what Serve needs of an edge.
@@ -89,7 +95,7 @@ type counts struct{ sessions, lost uint64 }
 // Start opens the ports and begins to gossip. The node then is found by others; it belongs to
 // the cluster when Found has returned and the caller has made its data directory.
 func Start(cfg Config) (_ *Node, err error) {
-	n := &Node{cfg: cfg, log: cfg.Logger, look: make(chan struct{}, 1), fars: map[uint64]*far{}, counts: map[uint64]counts{}, alive: map[presence.Edge]bool{}}
+	n := &Node{cfg: cfg, log: cfg.Logger, look: make(chan struct{}, 1), fars: map[uint64]*far{}, counts: map[uint64]counts{}, alive: map[presence.Edge]bool{}, fetches: map[uint64]*fetch{}}
 	n.ctx, n.stop = context.WithCancel(context.Background())
 	defer func() {
 		if err != nil {
@@ -159,10 +165,11 @@ func (n *Node) listen() error {
 		return nil
 	}
 	n.raft, err = n.net(stream.Config{
-		Self: n.peer(n.self.Raft), Keys: keys, Classes: 1, Ping: n.ping, Note: n.note, Noted: n.noted,
+		Self: n.peer(n.self.Raft), Keys: keys, Classes: 1, Ping: n.ping, Note: n.note, Noted: n.noted, OnStream: n.fetched,
 	}, "raft-port", n.cfg.RaftPort)
 	if err == nil {
 		n.wire = stream.Raft(n.raft)
+		n.handleOperator()
 		n.raft.Handle(birthMethod, true, func(_ context.Context, _ stream.Peer, req []byte) ([]byte, error) { return n.birth.Serve(req) })
 	}
 	return err
