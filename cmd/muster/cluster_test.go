@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -368,6 +369,24 @@ func TestClusterOfProcesses(t *testing.T) {
 	}
 }
 
+// unequal says which groups have no three replicas with one hash at one applied index.
+func (f *fleet) unequal() string {
+	same := map[string]int{}
+	for _, name := range []string{"n1", "n2", "n3"} {
+		var doc replicasDoc
+		if status, text := f.call(f.nodes[name], devSecret, replicasPath, ""); status != 200 || json.Unmarshal([]byte(text), &doc) != nil || doc.Node != name {
+			return fmt.Sprintf("%s: %d %s", name, status, text)
+		}
+		for _, r := range doc.Replicas {
+			same[fmt.Sprintf("group %d of %v after %d: %s", r.Group, r.Voters, r.Applied, r.Hash)]++
+		}
+	}
+	if len(same) == 65 && !slices.ContainsFunc(slices.Collect(maps.Values(same)), func(n int) bool { return n != 3 }) {
+		return ""
+	}
+	return fmt.Sprintf("%d kinds of replicas: %v", len(same), same)
+}
+
 // operator asks and orders over the API and with commands.
 func (f *fleet) operator(t *testing.T) {
 	n1 := f.nodes["n1"]
@@ -377,6 +396,8 @@ func (f *fleet) operator(t *testing.T) {
 		text            string
 	}{
 		{"wrong", clusterPath, "", 401, "UNAUTHORIZED"},
+		{"wrong", replicasPath, "", 401, "UNAUTHORIZED"},
+		{devSecret, replicasPath + "?shard=64", "", 400, "0 to 63"},
 		{"wrong", "/v1/nodes/n2/drain", "-", 401, "UNAUTHORIZED"},
 		{devSecret, "/v1/nodes/nobody/drain", "-", 404, "nobody"},
 		{devSecret, "/v1/nodes/nobody/undrain", "-", 404, "nobody"},
@@ -388,6 +409,8 @@ func (f *fleet) operator(t *testing.T) {
 			t.Errorf("%s: %d %s, want %d and %q", c.path, status, text, c.status, c.text)
 		}
 	}
+
+	f.eventually("three equal replicas of each group", f.unequal)
 
 	out, err := command("cluster", "--api", n1.api, "--shards")
 	if err != nil {
@@ -515,6 +538,9 @@ func (f *fleet) edgeApart(t *testing.T) {
 	if status, text := f.call(e, devSecret, clusterPath, ""); status < 400 || !strings.Contains(text, "ask a core") {
 		t.Errorf("an edge answers %d %s", status, text)
 	}
+	if status, text := f.call(e, devSecret, replicasPath, ""); status < 400 || !strings.Contains(text, "ask a core") {
+		t.Errorf("an edge answers %d %s", status, text)
+	}
 	if status, text := f.call(e, devSecret, "/v1/nodes/n1/drain", "-"); status < 400 || !strings.Contains(text, "ask a core") {
 		t.Errorf("an edge answers %d %s", status, text)
 	}
@@ -533,6 +559,11 @@ func TestOrdersToANodeAlone(t *testing.T) {
 	doc := must[clusterDoc](t, s, clusterPath, "")
 	if len(doc.Nodes) != 1 || len(doc.Shards) != 64 || doc.Nodes[0].Name != "n1" || doc.Meta != "n1" {
 		t.Errorf("%+v", doc)
+	}
+	for shard, n := range map[string]int{"": 65, "?shard=7": 1, "?shard=meta": 1} {
+		if doc := must[replicasDoc](t, s, replicasPath+shard, ""); doc.Node != "n1" || len(doc.Replicas) != n || len(doc.Replicas[0].Hash) != 16 {
+			t.Errorf("%q: %+v", shard, doc)
+		}
 	}
 	for _, path := range []string{"/v1/nodes/n1/drain", "/v1/nodes/n1/undrain", "/v1/nodes/n1/remove"} {
 		info, _ := wire.CodeNotAvailable.Info()

@@ -16,8 +16,9 @@ func (s *server) withOperator(h http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/", h)
 	for pattern, f := range map[string]http.HandlerFunc{
-		"GET " + backupPath:  s.sendBackup,
-		"GET " + clusterPath: s.sendCluster,
+		"GET " + backupPath:   s.sendBackup,
+		"GET " + clusterPath:  s.sendCluster,
+		"GET " + replicasPath: s.sendReplicas,
 		"POST /v1/nodes/{name}/drain": s.orderNode(func(ctx context.Context, a *meta.Agent, name string, r *http.Request) error {
 			return a.Drain(ctx, name, true, r.URL.Query().Has("reduce"))
 		}),

@@ -46,6 +46,8 @@ type server struct {
 	temporary bool          // the data directory goes with the process
 	broken    chan error    // the disk failed
 
+	comparing sync.Mutex // held while replicas are read for their hashes
+
 	writes atomic.Uint32 // version in which records are written
 
 	registry *prometheus.Registry

@@ -142,6 +142,9 @@ func (c *campaign) run(ctx context.Context) error {
 	}
 	stopProbes()
 	c.load.probeAll(ctx, c.opt.Settle)
+	if len(c.top.cores()) > 1 {
+		c.verdicts = append(c.verdicts, c.replicas(ctx))
+	}
 	c.measure(ctx)
 	cancel()
 	for _, p := range c.people {
