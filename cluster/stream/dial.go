@@ -7,6 +7,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"net"
+	"os"
 	"strconv"
 	"syscall"
 	"time"
@@ -151,16 +152,25 @@ func (e *epoch) shake(own hello, p Peer, cluster string) error {
 	return nil
 }
 
-// probe asks whether anything listens at an address.
+// probe asks whether a process listens at an address. The kernel closes the files of one that was killed one after the
+// other: for a moment its port still takes connections, and drops them. So one that is dropped is not taken for an answer.
 func (n *Net) probe(addr string) (refused bool) {
 	ctx, cancel := context.WithTimeout(n.ctx, probeTimeout)
 	defer cancel()
 	var d net.Dialer
-	c, err := d.DialContext(ctx, "tcp", addr)
-	if err == nil {
+	for {
+		c, err := d.DialContext(ctx, "tcp", addr)
+		if err != nil {
+			return errors.Is(err, syscall.ECONNREFUSED)
+		}
+		deadline, _ := ctx.Deadline()
+		_ = c.SetReadDeadline(deadline)
+		_, err = c.Read(make([]byte, 1)) // the server speaks second
 		_ = c.Close()
+		if err == nil || errors.Is(err, os.ErrDeadlineExceeded) || ctx.Err() != nil {
+			return false
+		}
 	}
-	return errors.Is(err, syscall.ECONNREFUSED)
 }
 
 // plainText is what a failed handshake says, without gRPC's codes.
