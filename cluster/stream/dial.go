@@ -160,6 +160,9 @@ func (n *Net) probe(addr string) (refused bool) {
 	var d net.Dialer
 	for {
 		c, err := d.DialContext(ctx, "tcp", addr)
+		if errors.Is(err, syscall.ECONNRESET) {
+			continue
+		}
 		if err != nil {
 			return errors.Is(err, syscall.ECONNREFUSED)
 		}
