@@ -54,7 +54,7 @@ Exit code 1 when a check failed. docs/chaos.md says what is checked and how to r
 	f.IntVar(&opt.Sessions, "sessions", 60, "users who come, go and watch each other")
 	f.IntVar(&opt.Watches, "watches", 8, "users whom each of them watches")
 	f.IntVar(&opt.Changes, "changes", 10, "changes of status, coming and going: a second, by all of them together")
-	f.IntVar(&opt.Sends, "sends", 100, "durable sends a second")
+	f.IntVar(&opt.Sends, "sends", 200, "durable sends a second, 164 of them to probe the shards")
 	f.DurationVar(&opt.Settle, "settle", 45*time.Second, "within which all must be well after a fault")
 	f.BoolVar(&opt.Loopback, "loopback", false, "no network namespaces, even as root")
 	f.BoolVar(&opt.JSON, "json", false, "print the report as JSON")

@@ -184,7 +184,7 @@ func (c *campaign) work(work, soft context.Context) (end func()) {
 			n++
 		}
 	}
-	sending := c.load.send(work, c.opt.Sends)
+	sending := c.load.send(work, max(1, c.opt.Sends-probes))
 	var living, arriving sync.WaitGroup
 	for _, p := range c.people {
 		arriving.Add(1)

@@ -21,7 +21,7 @@ type Options struct {
 	Sessions  int           // users who come, go and watch each other
 	Watches   int           // users whom each of them watches
 	Changes   int           // of status, coming and going: a second, by all of them together
-	Sends     int           // durable sends a second
+	Sends     int           // durable sends a second, with those that probe the shards
 	Settle    time.Duration // within which all must be well after the last fault; 0: 45 s
 	Loopback  bool          // no network namespaces, even as root
 	JSON      bool          // the report on Out, instead of a table

@@ -10,12 +10,15 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
 
 	"muster/cmd/muster/progress"
 )
+
+const generatorGC = 400
 
 // errViolated says that a check failed, or a scenario could not be run.
 var errViolated = errors.New("violations; the report names them")
@@ -34,6 +37,7 @@ func Run(ctx context.Context, opt Options) error {
 		return err
 	}
 	defer net.close()
+	defer debug.SetGCPercent(debug.SetGCPercent(generatorGC)) // what the clients use is not the servers' to use
 	starter := newStarter()
 	defer starter.close()
 	r := runner{opt: opt, net: net, starter: starter, bar: progress.Bar{W: opt.Progress, On: opt.Terminal && !opt.JSON}}

@@ -19,8 +19,9 @@ const (
 	registers  = 6 // users whose status is written and read
 	statusEach = 300 * time.Millisecond
 	probeEach  = time.Second
-	fineShards = 4 // that are probed more often, to measure short pauses
+	fineShards = 2 // that are probed more often, to measure short pauses
 	fineEach   = 20 * time.Millisecond
+	probes     = link.Shards + fineShards*int(time.Second/fineEach) // a second
 	fineUnder  = 100 // of these probes at once, for one shard
 	probeRetry = 100 * time.Millisecond
 )
