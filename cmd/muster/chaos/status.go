@@ -22,7 +22,7 @@ const (
 	fineShards = 2 // that are probed more often, to measure short pauses
 	fineEach   = 20 * time.Millisecond
 	probes     = link.Shards + fineShards*int(time.Second/fineEach) // a second
-	fineUnder  = 100 // of these probes at once, for one shard
+	fineUnder  = 100                                                // of these probes at once, for one shard
 	probeRetry = 100 * time.Millisecond
 )
 
