@@ -25,6 +25,7 @@ const (
 	stopPatience  = time.Minute
 	growEach      = 5 * time.Second
 	poll          = 200 * time.Millisecond
+	drains        = 200 // sessions a second that a drained edge sends away, if it has all
 )
 
 // campaign is one scenario with a cluster of its own.
@@ -70,10 +71,11 @@ func (c *campaign) prepare() error {
 		}
 	}
 	c.nodes = map[string]*node{}
+	more := append([]string{"--drain-window", max(time.Second, time.Duration(c.opt.Sessions)*time.Second/drains).String()}, c.opt.Serve...)
 	for _, p := range c.top.places {
 		c.nodes[p.name] = &node{
 			place: p, starter: c.starter, crashed: c.crashed, logFile: filepath.Join(c.dir, "logs", p.name+".log"),
-			args: c.top.arguments(p, c.auditFile(p.name), c.opt.Serve),
+			args: c.top.arguments(p, c.auditFile(p.name), more),
 		}
 	}
 	return nil

@@ -168,6 +168,15 @@ func (p *person) leave(goodbye bool) {
 	p.ends()
 }
 
+// settled waits for a connection, if there is a client: who leaves while it is sent from one edge to another is
+// shown for a minute, and cannot say goodbye.
+func (p *person) settled(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, actPatience)
+	defer cancel()
+	for p.client != nil && p.on() == "none" && pause(ctx, poll) {
+	}
+}
+
 // final brings everybody into a state that is known: every second one is gone, the others are there
 // with a status of their own. ctx bounds it.
 func final(ctx context.Context, people []*person) {
@@ -175,6 +184,7 @@ func final(ctx context.Context, people []*person) {
 	for i, p := range people {
 		all.Go(func() {
 			if i%2 == 1 {
+				p.settled(ctx)
 				p.leave(i%4 == 1)
 				return
 			}

@@ -102,7 +102,7 @@ var raised = []string{
 func (t topology) arguments(p place, audit string, more []string) []string {
 	args := []string{
 		"serve", "--node-name", p.name, "--listen", p.listen(), "--api-listen", p.addr(p.ports.api),
-		"--jwt-key", tokenKey, "--api-key", apiKey, "--default-audience", "last_seen=everyone,devices=everyone", "--drain-window", "1s", "--log-level", "info",
+		"--jwt-key", tokenKey, "--api-key", apiKey, "--default-audience", "last_seen=everyone,devices=everyone", "--log-level", "info",
 	}
 	if p.stores() {
 		args = append(args, "--data", p.data, "--audit", audit)
