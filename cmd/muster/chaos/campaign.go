@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -329,12 +330,40 @@ func (c *campaign) settle(ctx context.Context) verdict {
 	for len(v.Violations) > 0 && pause(limited, poll) {
 		v = converged(want, have)
 	}
+	c.explain(ctx, want, have)
 	v.Note = fmt.Sprintf("after %v; allowed %v", time.Since(begin).Round(time.Millisecond), c.opt.Settle)
 	patience, cancel := context.WithTimeout(ctx, c.opt.Settle)
 	defer cancel()
 	for c.load.missing() > 0 && pause(patience, poll) {
 	}
 	return v
+}
+
+// explained is how many wrong views are explained.
+const explained = 5
+
+// explain keeps what the servers know of the first views that are wrong beside the report.
+func (c *campaign) explain(ctx context.Context, want []expected, have func(watcher, user string) viewed) {
+	n := 0
+	for _, w := range want {
+		if n == explained {
+			return
+		}
+		if w.unlike(have(w.watcher, w.user)) == "" {
+			continue
+		}
+		n++
+		for _, front := range c.load.fronts {
+			var said json.RawMessage
+			if err := c.load.call(ctx, front, callPatience, http.MethodGet, "/v1/explain/"+w.user+"?watcher="+w.watcher, "", &said); err != nil {
+				said = []byte(err.Error())
+			}
+			name := fmt.Sprintf("explain-%s-%s-%s.json", w.user, w.watcher, front.name)
+			if err := os.WriteFile(filepath.Join(c.dir, name), said, 0o644); err != nil {
+				c.tell(err.Error())
+			}
+		}
+	}
 }
 
 // shutdown stops all servers in good order.

@@ -12,19 +12,26 @@ func converged(want []expected, have func(watcher, user string) viewed) verdict 
 	v := verdict{Checker: "presence convergence", Of: "views"}
 	for _, w := range want {
 		v.Examined++
-		h := have(w.watcher, w.user)
-		switch {
-		case h.stale:
-			v.fail("%s sees %s as stale (%s), %s", w.watcher, w.user, h.state, h.over)
-		case h.present != w.present && w.present:
-			v.fail("%s sees %s as %s, %s, and it is connected", w.watcher, w.user, h.state, h.over)
-		case h.present != w.present:
-			v.fail("%s sees %s as %s, %s, and it has no socket", w.watcher, w.user, h.state, h.over)
-		case w.present && h.text != w.text:
-			v.fail("%s sees %s with status %q instead of %q", w.watcher, w.user, h.text, w.text)
+		if text := w.unlike(have(w.watcher, w.user)); text != "" {
+			v.fail("%s sees %s %s", w.watcher, w.user, text)
 		}
 	}
 	return v.done()
+}
+
+// unlike says how a view differs from what is expected; empty: not at all.
+func (w expected) unlike(h viewed) string {
+	switch {
+	case h.stale:
+		return fmt.Sprintf("as stale (%s), %s", h.state, h.over)
+	case h.present != w.present && w.present:
+		return fmt.Sprintf("as %s, %s, and it is connected", h.state, h.over)
+	case h.present != w.present:
+		return fmt.Sprintf("as %s, %s, and it has no socket", h.state, h.over)
+	case w.present && h.text != w.text:
+		return fmt.Sprintf("with status %q instead of %q", h.text, w.text)
+	}
+	return ""
 }
 
 // monotone: over one socket, the version of a user never goes back.
