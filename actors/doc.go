@@ -23,7 +23,7 @@
 //
 // A shard that opens waits, for 3 s at most, for the announcements of the edges that are alive; then it presumes who
 // was online and was not announced. A leader that gives a shard away in good order first sends, by Leaving, what no
-// edge can announce: sessions in grace, and places in rooms that are, with what is left of it. That counts for the term
+// edge can announce: sessions in grace, and places in rooms that are, with what is left of it, and makes durable who has just left. That counts for the term
 // that follows and no other. A leader that dies takes its rooms' places in grace with it: rooms have no rows.
 //
 // # What is durable

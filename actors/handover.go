@@ -27,35 +27,43 @@ const (
 	handoverKept = 3 * time.Second // until the shard opens
 )
 
-// Leaving sends what the next leader of a shard must be told, by send, which carries a message to its Routed.
-// It is to be called just before leadership is given to that node, and returns when all was sent, with the
-// first error of send. ErrNotLeader: the shard is not open here.
+// Leaving sends what the next leader of a shard must be told, by send, which carries a message to its Routed, and makes
+// durable what is stored lazily: that leader would take who has just left for somebody who is not announced yet.
+// It is to be called just before leadership is given to that node, and returns when both is done, with the
+// first error. ErrNotLeader: the shard is not open here.
 func (n *Node) Leaving(ctx context.Context, shard uint32, send func(*link.Up) error) error {
 	if shard >= link.Shards {
 		return ErrNotLeader
 	}
-	result := make(chan error, 1)
+	told, durable := make(chan error, 1), make(chan error, 1)
 	var all []*link.Up
-	n.post(shard, &request{done: func(err error) { result <- err }, do: func(g *gateway, now time.Time) {
+	n.post(shard, &request{done: func(err error) { told <- err }, do: func(g *gateway, now time.Time) {
 		all = g.leaving(now)
-		result <- nil
+		g.flush(now)
+		g.whenDurable(func(err error) { durable <- err })
+		told <- nil
 	}})
-	select {
-	case err := <-result:
-		if err != nil {
-			return err
-		}
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-n.stop:
-		return ErrNotLeader
+	if err := n.await(ctx, told); err != nil {
+		return err
 	}
 	for _, m := range all {
 		if err := send(m); err != nil {
 			return err
 		}
 	}
-	return nil
+	return n.await(ctx, durable)
+}
+
+// await waits for one result.
+func (n *Node) await(ctx context.Context, result <-chan error) error {
+	select {
+	case err := <-result:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-n.stop:
+		return ErrNotLeader
+	}
 }
 
 // leaving is what the shard's next leader must be told.

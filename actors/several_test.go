@@ -333,6 +333,24 @@ func (p *party) explain(user string) string {
 	return e.answer(call).GetAnswer().GetJson()
 }
 
+// Who said goodbye just before its shard is given away is not taken for somebody who may come back.
+func TestHandOverAfterGoodbye(t *testing.T) {
+	inParty(t, 2, 2, Config{}, func(p *party) {
+		e, w := p.edges[0], p.edges[1]
+		p.attach(e, "ann", "s-ann")
+		pass(5 * time.Second) // it is stored that she is online
+		p.leave(e, "ann", "s-ann", link.Cause_BYE)
+		shard := shardOf("ann")
+		p.hand(shard, p.cores[(slices.Index(p.cores, p.leader(shard))+1)%2])
+		w.watch("e1", "ann")
+		pass(4 * time.Second) // more than settling takes
+		if self := p.explain("ann"); strings.Contains(self, "presumed") {
+			t.Errorf("%s", self)
+		}
+		p.exact([]string{"ann"})
+	})
+}
+
 // What was handed over counts for the next term only.
 func TestHandOverInVain(t *testing.T) {
 	inParty(t, 3, 2, Config{}, func(p *party) {

@@ -59,7 +59,7 @@ func (s *server) leaving(shard uint32, to uint64, ready func()) {
 		ctx, cancel := context.WithTimeout(context.Background(), parting)
 		defer cancel()
 		if err := s.members.Leaving(ctx, shard, to); err != nil && !errors.Is(err, actors.ErrNotLeader) {
-			s.log.Warn("a shard's next leader was not told of its detached sessions", "shard", shard, "error", err)
+			s.log.Warn("a shard's next leader may not know who has just left, or may come back", "shard", shard, "error", err)
 		}
 	}()
 }
