@@ -6,24 +6,23 @@ import (
 	"context"
 	"slices"
 	"time"
+
+	"muster/actors/presence"
 )
 
 const (
-	absentees   = 10 // people who stay away after their edge was killed, at most
-	detection   = 5 * time.Second
-	graceLost   = 15 * time.Second // of a session whose edge died
-	stormGrace  = 60 * time.Second // the same while very many are lost at once
-	stormSpread = 20 * time.Second // over which they go offline then
-	stormFloor  = 500              // sessions that must be lost at once for that
+	absentees = 10              // people who stay away after their edge was killed, at most
+	detection = 5 * time.Second // of the death of an edge
 )
 
 // absentBounds is what is promised of those who stay away after an edge was killed.
 func (c *campaign) absentBounds() bounds {
+	is := presence.DefaultConfig()
 	guard := !slices.Contains(c.opt.Serve, "--storm-guard=false")
-	if edges := len(c.top.fronts()); guard && len(c.people)/edges >= stormFloor {
-		return bounds{earliest: graceLost, latest: detection + stormGrace + stormSpread}
+	if guard && uint64(len(c.people)/len(c.top.fronts())) >= is.StormFloor {
+		return bounds{earliest: is.GraceNodeLost, latest: detection + is.StormGrace + is.StormRelease}
 	}
-	return bounds{earliest: graceLost, latest: detection + graceLost}
+	return bounds{earliest: is.GraceNodeLost, latest: detection + is.GraceNodeLost}
 }
 
 // killEdge kills an edge. Some of its people stay away until everybody must have seen them go.

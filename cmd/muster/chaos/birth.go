@@ -38,8 +38,7 @@ func (c *campaign) births(ctx context.Context) error {
 		c.note(func() { c.faults = append(c.faults, span) })
 		c.unmake()
 	})
-	m := measure("", 0, took)
-	c.born.Note = fmt.Sprintf("whole after p50 %v, %v at most", m.ms(m.P50), m.ms(m.Longest))
+	c.born.Note = "whole after " + measure("", 0, took).say()
 	return context.Cause(ctx)
 }
 

@@ -64,22 +64,17 @@ func available(probes []probe, shards int) verdict {
 			v.fail("shard %d cannot be written to since %v", g.Shard, g.From)
 		}
 	}
-	p50, p99, longest := quantiles(list)
-	v.Note = fmt.Sprintf("%d gaps: p50 %v, p99 %v, longest %v", len(list), p50, p99, longest)
+	v.Note = fmt.Sprintf("%d gaps: %s", len(list), lengths(list).say())
 	return v.done()
 }
 
-// quantiles of the lengths of gaps, in whole milliseconds.
-func quantiles(list []Gap) (p50, p99, longest time.Duration) {
-	if len(list) == 0 {
-		return 0, 0, 0
-	}
-	lengths := make([]time.Duration, len(list))
+// lengths is how long the gaps were.
+func lengths(list []Gap) Measure {
+	all := make([]time.Duration, len(list))
 	for i, g := range list {
-		lengths[i] = (g.To - g.From).Round(time.Millisecond)
+		all[i] = g.To - g.From
 	}
-	slices.Sort(lengths)
-	return lengths[len(lengths)/2], lengths[len(lengths)*99/100], lengths[len(lengths)-1]
+	return measure("unavailable", 0, all)
 }
 
 // oneCluster: all nodes, at all their starts, belonged to one cluster.

@@ -128,7 +128,6 @@ func offlineInTime(views []seen, absences []absence, b bounds) verdict {
 		}
 		took = append(took, after)
 	}
-	m := measure("", 0, took)
-	v.Note = fmt.Sprintf("after p50 %v, p99 %v, %v at most", m.P50.Round(time.Millisecond), m.P99.Round(time.Millisecond), m.Longest.Round(time.Millisecond))
+	v.Note = "after " + measure("", 0, took).say()
 	return v
 }

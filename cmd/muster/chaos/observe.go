@@ -20,17 +20,17 @@ const (
 type frame struct {
 	Connect *reply `json:"connect"`
 	Push    *struct {
-		Presence []presence `json:"presence"`
+		Presence []shown `json:"presence"`
 	} `json:"push"`
 }
 
 type reply struct {
-	Presences []presence `json:"presences"`
-	Pending   []string   `json:"pending"`
-	Done      bool       `json:"done"`
+	Presences []shown  `json:"presences"`
+	Pending   []string `json:"pending"`
+	Done      bool     `json:"done"`
 }
 
-type presence struct {
+type shown struct {
 	User  string    `json:"user"`
 	State string    `json:"state"`
 	Ver   [2]uint64 `json:"ver"`
@@ -126,10 +126,10 @@ func (o *observer) take(line []byte) {
 		o.known[user] = true
 	}
 	if f.Connect.Done {
-		var offline []presence
+		var offline []shown
 		for _, user := range o.watch {
 			if !o.known[user] {
-				offline = append(offline, presence{User: user, State: "offline"})
+				offline = append(offline, shown{User: user, State: "offline"})
 			}
 		}
 		o.saw(offline)
@@ -137,7 +137,7 @@ func (o *observer) take(line []byte) {
 }
 
 // saw records views.
-func (o *observer) saw(list []presence) {
+func (o *observer) saw(list []shown) {
 	now := o.l.now()
 	o.l.note(func() {
 		for _, p := range list {

@@ -19,10 +19,9 @@ var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
 	"bad":      func(r Result) bool { return r.bad() },
 	"red":      func(v verdict) int { return len(v.Violations) + v.More },
 	"quantile": func(r Result) string {
-		p50, p99, longest := quantiles(r.Gaps)
-		return fmt.Sprintf("%d times unavailable, p50 %v, p99 %v, longest %v", len(r.Gaps), p50, p99, longest)
+		return fmt.Sprintf("%d times unavailable, %s", len(r.Gaps), lengths(r.Gaps).say())
 	},
-	"ms":      func(d time.Duration) string { return d.Round(time.Millisecond).String() },
+	"ms":      func(d time.Duration) string { return inMs(d).String() },
 	"promise": Measure.promise,
 	"round":   func(d time.Duration) string { return d.Round(100 * time.Millisecond).String() },
 }).Parse(pageText))

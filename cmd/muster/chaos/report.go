@@ -137,7 +137,7 @@ func (r Report) writeMeasures(w io.Writer) {
 	for _, res := range r.Results {
 		for _, m := range res.Measures {
 			if m.Count > 0 {
-				t.AppendRow(table.Row{res.Scenario, m.Of, m.Count, m.ms(m.P50), m.ms(m.P99), m.ms(m.Longest), m.promise()})
+				t.AppendRow(table.Row{res.Scenario, m.Of, m.Count, inMs(m.P50), inMs(m.P99), inMs(m.Longest), m.promise()})
 			}
 		}
 		t.AppendSeparator()

@@ -2,7 +2,6 @@ package chaos
 
 import (
 	"cmp"
-	"fmt"
 	"slices"
 	"time"
 )
@@ -51,36 +50,4 @@ func longestWait(all []send, at time.Duration) (longest time.Duration) {
 		}
 	}
 	return longest
-}
-
-// Measure is a distribution next to what the project promises of it.
-type Measure struct {
-	Of       string        `json:"of"`
-	Count    int           `json:"count"`
-	P50      time.Duration `json:"p50"`
-	P99      time.Duration `json:"p99"`
-	Longest  time.Duration `json:"longest"`
-	Promised time.Duration `json:"promised,omitempty"` // of p99
-}
-
-func measure(of string, promised time.Duration, took []time.Duration) Measure {
-	m := Measure{Of: of, Count: len(took), Promised: promised}
-	if len(took) > 0 {
-		slices.Sort(took)
-		m.P50, m.P99, m.Longest = took[len(took)/2], took[len(took)*99/100], took[len(took)-1]
-	}
-	return m
-}
-
-func (Measure) ms(d time.Duration) time.Duration { return d.Round(time.Millisecond) }
-
-// promise says what is promised and whether it was kept.
-func (m Measure) promise() string {
-	switch {
-	case m.Promised == 0:
-		return ""
-	case m.P99 > m.Promised:
-		return fmt.Sprintf("%v, missed", m.Promised)
-	}
-	return fmt.Sprintf("%v, kept", m.Promised)
 }
