@@ -142,11 +142,13 @@ func (e *testEdge) beat(draining bool) {
 	}
 }
 
-func (e *testEdge) out(p *port, m *link.Up) {
+// out sends on a link, whose port the caller read under the edge's lock: a reset replaces
+// it at any time.
+func (e *testEdge) out(up link.Uplink, m *link.Up) {
 	if e.alter != nil {
 		e.alter(m)
 	}
-	_ = p.up.Up(m)
+	_ = up.Up(m)
 }
 
 // announce says all that the edge holds of a shard, or of one user.
@@ -163,7 +165,7 @@ func (e *testEdge) announce(p *port, shard uint32, term uint64, user string) {
 		}
 	}
 	if user != "" { // in two messages, as a shard's is when it is large
-		e.out(p, &link.Up{Shard: shard, Body: &link.Up_Announce{Announce: a}})
+		e.out(p.up, &link.Up{Shard: shard, Body: &link.Up_Announce{Announce: a}})
 		a = &link.Announce{Id: a.Id, Term: term, Done: true, App: app, User: user}
 	} else {
 		for _, w := range slices.Sorted(maps.Keys(e.watches)) {
@@ -186,7 +188,7 @@ func (e *testEdge) announce(p *port, shard uint32, term uint64, user string) {
 			}
 		}
 	}
-	e.out(p, &link.Up{Shard: shard, Body: &link.Up_Announce{Announce: a}})
+	e.out(p.up, &link.Up{Shard: shard, Body: &link.Up_Announce{Announce: a}})
 }
 
 // take takes a message that is not of an older term.
@@ -243,7 +245,7 @@ func (e *testEdge) take(p *port, d *link.Down) {
 			for id, s := range e.sessions {
 				if s.Conn == b.Close.Conn {
 					delete(e.sessions, id)
-					e.out(p, &link.Up{Shard: d.Shard, Body: &link.Up_Detach{Detach: &link.Detach{App: app, User: s.User, Session: id,
+					e.out(p.up, &link.Up{Shard: d.Shard, Body: &link.Up_Detach{Detach: &link.Detach{App: app, User: s.User, Session: id,
 						Conn: s.Conn, Attempt: s.Attempt, Cause: link.Cause_KICKED}}})
 				}
 			}
@@ -355,8 +357,9 @@ func (e *testEdge) send(m *link.Up) {
 	if p == nil {
 		p = e.ports[0]
 	}
+	up := p.up
 	e.mu.Unlock()
-	e.out(p, m)
+	e.out(up, m)
 }
 
 // attach connects a session; the newest conn of it counts.
