@@ -84,6 +84,7 @@ func (h *hub) change(n uint32, c *link.Change) {
 	e.seen = false
 	for _, v := range c.Views {
 		e.show(&shade{mask: v.Mask, user: e.key.User, term: h.shards[n].term, version: c.Version, view: v})
+		e.tell(v.Mask, h.sum(v))
 		masks[v.Mask>>6&3] |= 1 << (v.Mask & 63)
 		e.seen = e.seen || v.State != uint32(presence.Offline)
 	}
@@ -91,11 +92,20 @@ func (h *hub) change(n uint32, c *link.Change) {
 	for i := range e.rows {
 		r := &e.rows[i]
 		if m := r.mask(); masks[m>>6]&(1<<(m&63)) != 0 {
-			h.mark(ref, e, r, now)
+			h.offer(ref, e, r, now)
 		}
 	}
 	if e.queued == 0 {
 		e.views = nil
+	}
+}
+
+// offer queues the entry's view for a row, unless that is what the client was sent last: a new leader vouches for it.
+func (h *hub) offer(ref uint32, e *entry, r *row, now int64) {
+	if r.is(rowOwed) || r.is(rowQueued) {
+		h.mark(ref, e, r, now)
+	} else {
+		h.edge.count.withheld.Add(1)
 	}
 }
 

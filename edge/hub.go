@@ -2,6 +2,7 @@ package edge
 
 import (
 	"fmt"
+	"hash/maphash"
 	"runtime/debug"
 	"time"
 
@@ -33,6 +34,8 @@ type hub struct {
 	scratch  []byte
 	joined   []byte
 	parts    [][]byte
+	summed   []byte
+	seed     maphash.Seed
 
 	timer *time.Timer
 	armed int64 // clock ms at which timer fires; 0: it does not
@@ -93,7 +96,7 @@ type (
 
 func newHub(e *Edge, n int) *hub {
 	h := &hub{
-		edge: e, bit: 1 << n,
+		edge: e, bit: 1 << n, seed: maphash.MakeSeed(),
 		calls: make(map[uint64]*call), openers: make(map[uint64]*opener), pend: make(map[uint32]*pending),
 	}
 	for i := n; i < shards; i += e.cfg.Hubs {

@@ -37,9 +37,16 @@ type entry struct {
 	key     presence.Key
 	rows    []row    // by socket
 	views   []*shade // current views by mask, while rows are queued
+	told    []told   // what rows were last sent, by mask
 	version uint64   // of the last change, under the shard's term
 	queued  int32    // rows whose socket has yet to be sent the view
 	seen    bool     // the last view was not offline
+}
+
+// told is the sum of the view that the rows of one mask were sent last, unless they are queued or owed.
+type told struct {
+	mask uint32
+	sum  uint64
 }
 
 // row is one socket's watch: 4 bytes of socket number, flags and mask, and 4 of time.
@@ -52,7 +59,7 @@ const (
 	maskBits          = uint32(presence.AllFields)
 	rowQueued  uint32 = 1 << (iota + 6)
 	rowQuiet          // not on the client's screen: 1 s batches
-	rowOwed           // the view is to be sent when it comes, even if its version is known: it was pending, or is news
+	rowOwed           // the view is to be sent when it comes: it was pending or stale, or is news
 	socketBits = 10
 )
 
@@ -310,7 +317,7 @@ func (h *hub) watchShard(n uint32, s *socket, add, remove []string, g *gather) {
 			g.miss(add)
 		} else {
 			v := d.GetViews()
-			h.setMasks(n, v, g.query)
+			h.replied(n, s, v, g.query)
 			g.take(d.Term, v)
 		}
 		g.arrive(h)
@@ -367,8 +374,8 @@ func (h *hub) owe(n uint32, s *socket, users []string, query bool) {
 	}
 }
 
-// setMasks takes over the masks of an answer, for all sockets of the watcher.
-func (h *hub) setMasks(n uint32, v *link.Views, query bool) {
+// replied takes over what the answer to a watch of s shows it, and the masks for all sockets of the watcher.
+func (h *hub) replied(n uint32, s *socket, v *link.Views, query bool) {
 	u := h.edge.users.get(userShard(presence.Key{App: v.App, User: v.Watcher}), presence.Key{App: v.App, User: v.Watcher})
 	if query || u == nil {
 		return
@@ -379,14 +386,15 @@ func (h *hub) setMasks(n uint32, v *link.Views, query bool) {
 			continue
 		}
 		e := h.entry(ref)
-		e.learn(lr.Version)
 		if !lr.Pending {
-			e.seen = e.seen || lr.View.GetState() != uint32(presence.Offline)
+			h.learn(e, lr)
 		}
-		for _, s := range u.conns() {
-			if r := e.row(s.idx); r != nil {
+		for _, other := range u.conns() {
+			if r := e.row(other.idx); r != nil {
+				owed := lr.Pending || r.is(rowOwed) || r.mask() != lr.Mask
+				told := other == s && !lr.Pending
 				r.setMask(lr.Mask)
-				r.set(rowOwed, r.is(rowOwed) || lr.Pending)
+				r.set(rowOwed, owed && !told)
 			}
 		}
 	}

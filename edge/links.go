@@ -1,6 +1,11 @@
 package edge
 
 import (
+	"hash/maphash"
+	"slices"
+
+	"google.golang.org/protobuf/proto"
+
 	"muster/actors/link"
 	"muster/actors/presence"
 	"muster/clients/wire"
@@ -24,21 +29,19 @@ func (h *hub) views(m *link.Down, v *link.Views) {
 			continue
 		}
 		e := h.entry(ref)
-		newer := !lr.Pending && e.learn(lr.Version)
+		if !lr.Pending {
+			h.learn(e, lr)
+			e.show(&shade{mask: lr.Mask, user: e.key.User, term: m.Term, version: lr.Version, view: lr.View})
+		}
 		for _, s := range u.conns() {
 			r := e.row(s.idx)
 			if r == nil {
 				continue
 			}
-			changed := r.mask() != lr.Mask
+			r.set(rowOwed, r.is(rowOwed) || r.mask() != lr.Mask)
 			r.setMask(lr.Mask)
-			if lr.Pending {
-				continue
-			}
-			e.seen = e.seen || lr.View.GetState() != uint32(presence.Offline)
-			if newer || changed || r.is(rowOwed) {
-				e.show(&shade{mask: lr.Mask, user: e.key.User, term: m.Term, version: lr.Version, view: lr.View})
-				h.mark(ref, e, r, now)
+			if !lr.Pending {
+				h.offer(ref, e, r, now)
 			}
 		}
 		if e.queued == 0 {
@@ -47,16 +50,35 @@ func (h *hub) views(m *link.Down, v *link.Views) {
 	}
 }
 
-// learn takes over a version that came to one watcher. If it is newer, all rows are owed it: what the others see
-// comes in messages of their own, with the same version.
-func (e *entry) learn(version uint64) (newer bool) {
-	if newer = version > e.version; newer {
-		e.version = version
-		for i := range e.rows {
-			e.rows[i].set(rowOwed, true)
+// learn takes over a view that came to one watcher. What the others see comes in messages of their own.
+func (h *hub) learn(e *entry, lr *link.Row) {
+	e.version = max(e.version, lr.Version)
+	e.seen = e.seen || lr.View.GetState() != uint32(presence.Offline)
+	e.tell(lr.Mask, h.sum(lr.View))
+}
+
+// tell takes over the sum of a view. If it is news, the rows of its mask are owed it.
+func (e *entry) tell(mask uint32, sum uint64) {
+	i := slices.IndexFunc(e.told, func(t told) bool { return t.mask == mask })
+	switch {
+	case i < 0:
+		e.told = append(e.told, told{mask, sum})
+	case e.told[i].sum == sum:
+		return
+	default:
+		e.told[i].sum = sum
+	}
+	for i := range e.rows {
+		if r := &e.rows[i]; r.mask() == mask {
+			r.set(rowOwed, true)
 		}
 	}
-	return newer
+}
+
+// sum stands for what a view shows. Its version is not part of it.
+func (h *hub) sum(v *link.View) uint64 {
+	h.summed, _ = proto.MarshalOptions{Deterministic: true}.MarshalAppend(h.summed[:0], v)
+	return maphash.Bytes(h.seed, h.summed)
 }
 
 // remask takes over new masks of rows and what they now show.
@@ -70,6 +92,7 @@ func (h *hub) remask(n uint32, m *link.Remask) {
 	now := h.edge.clock()
 	for _, v := range m.Views {
 		e.show(&shade{mask: v.Mask, user: e.key.User, term: h.shards[n].term, version: m.Version, view: v})
+		e.tell(v.Mask, h.sum(v))
 	}
 	for i, watcher := range m.Watchers {
 		key := presence.Key{App: m.App, User: watcher}

@@ -17,7 +17,7 @@ type counters struct {
 	sessions, watches                                    atomic.Int64 // present
 	accepted, rejected, opened, resumed, badTokens       atomic.Int64
 	commands, refused, limited, pings, announced, panics atomic.Int64
-	deliveries, frames, merged, stale, slow              atomic.Int64
+	deliveries, frames, merged, withheld, stale, slow    atomic.Int64
 	entries, redelivered, retried, lapsed, unknown       atomic.Int64
 	closes                                               closeCount
 }
@@ -63,6 +63,7 @@ type Stats struct {
 	Deliveries         int64 // presences sent
 	Frames             int64 // frames they were sent in
 	Merged             int64 // changes that took the place of one not yet sent
+	Withheld           int64 // views that showed what had been sent
 	Stale              int64 // messages of an old term or version
 	Slow               int64 // sockets closed because they did not read
 	Announced          int64 // shards announced
@@ -84,7 +85,7 @@ func (e *Edge) Stats() Stats {
 		Conns: e.sockets.count.Load(), Sessions: c.sessions.Load(), Watches: c.watches.Load(),
 		Accepted: c.accepted.Load(), Rejected: c.rejected.Load(), Opened: c.opened.Load(), Resumed: c.resumed.Load(),
 		BadTokens: c.badTokens.Load(), Commands: c.commands.Load(), Refused: c.refused.Load(), RateLimited: c.limited.Load(),
-		Pings: c.pings.Load(), Deliveries: c.deliveries.Load(), Frames: c.frames.Load(), Merged: c.merged.Load(),
+		Pings: c.pings.Load(), Deliveries: c.deliveries.Load(), Frames: c.frames.Load(), Merged: c.merged.Load(), Withheld: c.withheld.Load(),
 		Stale: c.stale.Load(), Slow: c.slow.Load(), Announced: c.announced.Load(), Panics: c.panics.Load(),
 		Entries: c.entries.Load(), Redelivered: c.redelivered.Load(), Retried: c.retried.Load(), Lapsed: c.lapsed.Load(), Unknown: c.unknown.Load(),
 		Closes: c.closes.copy(),
@@ -123,6 +124,7 @@ var metrics = []metric{
 	counter("pings", "pings sent", func(s *Stats) int64 { return s.Pings }),
 	counter("deliveries", "presences sent to sockets", func(s *Stats) int64 { return s.Deliveries }),
 	counter("presence_frames", "frames that presences were sent in", func(s *Stats) int64 { return s.Frames }),
+	counter("withheld", "views not sent because the client has them: the shard's new leader sees what the last one saw", func(s *Stats) int64 { return s.Withheld }),
 	counter("coalesced", "changes replaced by a newer one before they were sent", func(s *Stats) int64 { return s.Merged }),
 	counter("stale", "messages dropped for an old term or version", func(s *Stats) int64 { return s.Stale }),
 	counter("slow", "sockets closed because they did not read", func(s *Stats) int64 { return s.Slow }),
