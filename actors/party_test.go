@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -36,7 +37,7 @@ type leading struct {
 type core struct {
 	*commons
 	name string
-	node *Node // nil: it is dead
+	node atomic.Pointer[Node] // nil: it is dead
 }
 
 func (c *core) Propose(shard uint32, term, seq uint64, _ int64, writes []Write) error {
@@ -48,7 +49,9 @@ func (c *core) Propose(shard uint32, term, seq uint64, _ int64, writes []Write) 
 	}
 	c.rows[shard].Write(writes...)
 	l.index++
-	c.node.Committed(shard, term, seq, l.index)
+	if node := c.node.Load(); node != nil {
+		node.Committed(shard, term, seq, l.index)
+	}
 	return nil
 }
 
@@ -83,7 +86,7 @@ func (c *core) open(shard uint32) {
 	c.term[shard]++
 	term := c.term[shard]
 	c.mu.Unlock()
-	c.node.Opened(shard, term, 1, 0)
+	c.node.Load().Opened(shard, term, 1, 0)
 }
 
 // process is an edge process: what it holds, and its links to all cores.
@@ -146,14 +149,18 @@ func (p *party) start(c *core) {
 		p.commons.mu.Lock()
 		to := p.leads[shard].core
 		p.commons.mu.Unlock()
-		if to == nil || to.node == nil {
+		if to == nil {
+			return ErrNotLeader
+		}
+		node := to.node.Load()
+		if node == nil {
 			return ErrNotLeader
 		}
 		p.mu.Lock()
 		post := p.post
 		p.mu.Unlock()
 		if post == nil {
-			to.node.Routed(m)
+			node.Routed(m)
 		} else {
 			post(to, m)
 		}
@@ -168,8 +175,8 @@ func (p *party) start(c *core) {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		for _, other := range p.cores {
-			if other.node != nil && other != c {
-				s, l := other.node.Counts()
+			if node := other.node.Load(); node != nil && other != c {
+				s, l := node.Counts()
 				sessions, lost = sessions+s, lost+l
 			}
 		}
@@ -182,9 +189,7 @@ func (p *party) start(c *core) {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	p.mu.Lock()
-	c.node = node
-	p.mu.Unlock()
+	c.node.Store(node)
 	for _, e := range p.edges {
 		p.dial(e, c)
 	}
@@ -201,7 +206,7 @@ func (p *party) edge(name string) *process {
 	p.edges = append(p.edges, e)
 	p.gossip(e.id, true)
 	for _, c := range p.cores {
-		if c.node != nil {
+		if c.node.Load() != nil {
 			p.dial(e, c)
 		}
 	}
@@ -221,7 +226,7 @@ func (p *party) edge(name string) *process {
 }
 
 func (p *party) dial(e *process, c *core) {
-	e.pipes[c] = link.NewPipe(e.id.Name, e.id.Incarnation, e.port(), c.node)
+	e.pipes[c] = link.NewPipe(e.id.Name, e.id.Incarnation, e.port(), c.node.Load())
 	e.pipes[c].Mute(e.mute)
 	e.pipes[c].Dial()
 }
@@ -235,8 +240,8 @@ func (p *party) gossip(e presence.Edge, alive bool) {
 	}
 	p.mu.Unlock()
 	for _, c := range p.cores {
-		if c.node != nil {
-			c.node.EdgeAlive(e, alive)
+		if node := c.node.Load(); node != nil {
+			node.EdgeAlive(e, alive)
 		}
 	}
 }
@@ -314,7 +319,7 @@ func (p *party) later(d time.Duration, f func()) {
 
 // die ends a core as kill -9 does. Its shards are led by others, in turn, some time later.
 func (p *party) die(c *core, failover time.Duration) {
-	node := c.node
+	node := c.node.Load()
 	for i := range node.outlets {
 		if out := node.outlets[i].Load(); out != nil {
 			out.cut()
@@ -329,9 +334,7 @@ func (p *party) die(c *core, failover time.Duration) {
 		}
 	}
 	p.commons.mu.Unlock()
-	p.mu.Lock()
-	c.node = nil
-	p.mu.Unlock()
+	c.node.Store(nil)
 	for _, e := range p.edges {
 		e.pipes[c].Close(false)
 		delete(e.pipes, c)
@@ -348,7 +351,7 @@ func (p *party) die(c *core, failover time.Duration) {
 func (p *party) next(i int) *core {
 	var living []*core
 	for _, c := range p.cores {
-		if c.node != nil {
+		if c.node.Load() != nil {
 			living = append(living, c)
 		}
 	}
@@ -368,11 +371,11 @@ func (p *party) hand(shard uint32, to *core) {
 	if from == to {
 		return
 	}
-	if err := from.node.Leaving(context.Background(), shard, func(m *link.Up) error { to.node.Routed(m); return nil }); err != nil {
+	if err := from.node.Load().Leaving(context.Background(), shard, func(m *link.Up) error { to.node.Load().Routed(m); return nil }); err != nil {
 		p.t.Fatalf("shard %d: %v", shard, err)
 	}
 	term := p.term[shard]
-	from.node.Closed(shard, term)
+	from.node.Load().Closed(shard, term)
 	time.Sleep(20 * time.Millisecond)
 	to.open(shard)
 	synctest.Wait()
@@ -387,8 +390,8 @@ func (p *party) close() {
 	}
 	p.wg.Wait()
 	for _, c := range p.cores {
-		if c.node != nil {
-			c.node.Stop()
+		if node := c.node.Load(); node != nil {
+			node.Stop()
 		}
 	}
 }

@@ -67,7 +67,7 @@ func (c *couple) carry(to *core, m *link.Up) {
 	if c.trick != nil {
 		what = c.trick(parcel)
 	}
-	node := parcel.to.node
+	node := parcel.to.node.Load()
 	switch what {
 	case bring:
 		node.Routed(m)
@@ -130,7 +130,7 @@ func (c *couple) act(what any) {
 func (c *couple) owed() (n, stored int) {
 	synctest.Wait()
 	for _, core := range c.cores {
-		n += int(core.node.Stats().Transfers.Load())
+		n += int(core.node.Load().Stats().Transfers.Load())
 	}
 	r := row.Transfers()
 	for shard := range uint32(link.Shards) {
@@ -253,7 +253,7 @@ func TestTransferToWhoDoesNotLead(t *testing.T) {
 				if deposed { // it takes them, and cannot keep them
 					term := c.term[shard]
 					c.cores[(slices.Index(c.cores, old)+1)%3].lead(shard)
-					c.later(3*time.Minute, func() { old.node.Closed(shard, term) })
+					c.later(3*time.Minute, func() { old.node.Load().Closed(shard, term) })
 				} else {
 					c.move("bob")
 				}

@@ -35,7 +35,7 @@ func pick[T any](rng *rand.Rand, all []T) T { return all[rng.IntN(len(all))] }
 // reaches says that what an edge says of a user is heard.
 func (s *severally) reaches(e *process, user string) bool {
 	c := s.leader(shardOf(user))
-	return !e.mute && c != nil && c.node != nil && e.pipes[c] != nil && e.pipes[c].Epoch() != 0 && !e.off[c]
+	return !e.mute && c != nil && c.node.Load() != nil && e.pipes[c] != nil && e.pipes[c].Epoch() != 0 && !e.off[c]
 }
 
 func (s *severally) step() {
@@ -68,7 +68,7 @@ func (s *severally) step() {
 		s.endCore(pick(s.rng, s.cores))
 	case op < 12: // a node that is both
 		c := pick(s.rng, s.cores)
-		if i := slices.IndexFunc(s.edges, func(e *process) bool { return e.name[1:] == c.name[1:] }); i >= 0 && s.living() > 2 && c.node != nil {
+		if i := slices.IndexFunc(s.edges, func(e *process) bool { return e.name[1:] == c.name[1:] }); i >= 0 && s.living() > 2 && c.node.Load() != nil {
 			s.endEdge(s.edges[i], false)
 			s.endCore(c)
 		}
@@ -108,7 +108,7 @@ func (s *severally) holder(user, session string) *process {
 
 func (s *severally) living() (n int) {
 	for _, c := range s.cores {
-		if c.node != nil {
+		if c.node.Load() != nil {
 			n++
 		}
 	}
@@ -136,7 +136,7 @@ func (s *severally) endEdge(e *process, machine bool) {
 }
 
 func (s *severally) endCore(c *core) {
-	if s.living() <= 2 || c.node == nil {
+	if s.living() <= 2 || c.node.Load() == nil {
 		return
 	}
 	failover := pick(s.rng, []time.Duration{50 * time.Millisecond, 800 * time.Millisecond})
@@ -159,11 +159,11 @@ func (s *severally) endCore(c *core) {
 // depose lets another core lead while the leader believes that it still does, for a while.
 func (s *severally) depose(shard uint32) {
 	old, to := s.leader(shard), s.next(s.rng.IntN(3))
-	if old == to || old.node == nil {
+	if old == to || old.node.Load() == nil {
 		return
 	}
 	s.note("%s leads shard %d after %s, which is told later", to.name, shard, old.name)
-	node, term := old.node, s.term[shard]
+	node, term := old.node.Load(), s.term[shard]
 	to.lead(shard)
 	s.later(700*time.Millisecond, func() { node.Closed(shard, term) })
 }
@@ -176,7 +176,7 @@ func (s *severally) trouble(e *process, c *core, cut bool) {
 	}
 	s.note("link of %s and %s, cut %v", e.name, c.name, cut)
 	e.off[c] = true
-	node := c.node
+	node := c.node.Load()
 	if cut {
 		pipe.Cut()
 	} else {
@@ -185,7 +185,7 @@ func (s *severally) trouble(e *process, c *core, cut bool) {
 	s.moveAway(e)
 	pass(pick(s.rng, []time.Duration{300 * time.Millisecond, 6 * time.Second, 9 * time.Second}))
 	e.off[c] = false
-	if c.node == node && cut {
+	if c.node.Load() == node && cut {
 		pipe.Redial()
 	}
 	pipe.Mute(false)

@@ -80,7 +80,7 @@ func (p *party) sums() map[string]uint64 {
 	all := map[string]uint64{}
 	for shard := range uint32(link.Shards) {
 		done := make(chan struct{})
-		p.leader(shard).node.post(shard, &request{done: func(error) { close(done) }, do: func(g *gateway, _ time.Time) {
+		p.leader(shard).node.Load().post(shard, &request{done: func(error) { close(done) }, do: func(g *gateway, _ time.Time) {
 			for k, v := range g.counts("") {
 				all[k] += v
 			}
@@ -363,7 +363,7 @@ func TestHandOverInVain(t *testing.T) {
 		from := p.leader(shard)
 		i := slices.Index(p.cores, from)
 		to, other := p.cores[(i+1)%3], p.cores[(i+2)%3]
-		if err := from.node.Leaving(context.Background(), shard, func(m *link.Up) error { to.node.Routed(m); return nil }); err != nil {
+		if err := from.node.Load().Leaving(context.Background(), shard, func(m *link.Up) error { to.node.Load().Routed(m); return nil }); err != nil {
 			t.Fatal(err)
 		}
 		p.hand(shard, other) // it went elsewhere
@@ -372,14 +372,14 @@ func TestHandOverInVain(t *testing.T) {
 		w.saw("e1>ann: online", "e1>ann: offline")
 		p.truth.lost("ann", "s-ann", 0, 0)
 		pass(2500 * time.Millisecond) // its marker is written
-		other.node.Closed(shard, p.term[shard])
+		other.node.Load().Closed(shard, p.term[shard])
 		to.lead(shard)
 		pass(time.Second)
 		w.saw()
 		if n := p.sums(); n["online"]+n["detached"] != 0 {
 			t.Fatalf("%v", n)
 		}
-		if err := p.cores[i].node.Leaving(context.Background(), shard, nil); err != ErrNotLeader {
+		if err := p.cores[i].node.Load().Leaving(context.Background(), shard, nil); err != ErrNotLeader {
 			t.Fatal(err)
 		}
 	})
@@ -425,7 +425,7 @@ func TestDeposed(t *testing.T) {
 		// The old one's user is kicked there: it orders a close, tells watchers, and would write it.
 		stale := &link.Up{Edge: "e0", Incarnation: p.edges[0].id.Incarnation, Shard: shard, Body: &link.Up_Act{Act: &link.Act{Call: 77, App: app,
 			User: "u0", What: &link.Act_Kick{Kick: &link.Kick{}}}}}
-		old.node.Up(stale)
+		old.node.Load().Up(stale)
 		synctest.Wait()
 		w.testEdge.mu.Lock()
 		if w.old == was {
@@ -434,8 +434,8 @@ func TestDeposed(t *testing.T) {
 		w.testEdge.mu.Unlock()
 		p.quiet()
 		p.edges[0].heard()
-		old.node.Closed(shard, p.term[shard]-1)
-		old.node.Up(&link.Up{Edge: "e0", Incarnation: p.edges[0].id.Incarnation, Shard: shard, Body: stale.Body})
+		old.node.Load().Closed(shard, p.term[shard]-1)
+		old.node.Load().Up(&link.Up{Edge: "e0", Incarnation: p.edges[0].id.Incarnation, Shard: shard, Body: stale.Body})
 		pass(time.Minute)
 		p.quiet()
 		p.exact(all)

@@ -10,6 +10,7 @@ import (
 
 const (
 	maxTransfers = 4                      // at a time, when a node gives away all it leads
+	giveEvery    = 50 * time.Millisecond  // one begins: who takes a shard has work to do before it is open
 	farewellTime = 100 * time.Millisecond // a transfer waits so long for Left
 )
 
@@ -38,15 +39,15 @@ func (h *Host) Left(shard uint32, term uint64) {
 	}
 }
 
-// Yield has the node give away all that it leads, four groups at a time, and campaign last, until it is told
-// otherwise.
+// Yield has the node give away all that it leads, four groups at a time and 20 a second, and campaign last, until it
+// is told otherwise.
 func (h *Host) Yield(on bool) {
 	h.idle()
 	h.yield = on
 	h.give()
 }
 
-// Refuse stops proposals and received snapshots, and yields, while a reason is set; "" resumes.
+// Refuse stops proposals and received snapshots, and yields in haste, while a reason is set; "" resumes.
 func (h *Host) Refuse(reason string) {
 	h.idle()
 	h.refusing = reason
@@ -82,11 +83,15 @@ func (h *Host) give() {
 		}
 	}
 	for _, g := range h.order {
-		if under < maxTransfers && g.open != 0 && !g.departing() && g.transfer(0) == nil {
+		if under < maxTransfers && g.open != 0 && !g.departing() && h.paced() && g.transfer(0) == nil {
 			under++
+			h.gaveAt = h.now
 		}
 	}
 }
+
+// paced says whether another transfer may begin now. A node that can write nothing does not wait.
+func (h *Host) paced() bool { return h.refusing != "" || h.now >= h.gaveAt+giveEvery }
 
 func (g *group) departing() bool {
 	return g.leading && (g.leave.to != 0 || g.raft.BasicStatus().LeadTransferee != raft.None)
@@ -137,7 +142,7 @@ type Leaver interface {
 // handOverPoll is how often HandOver looks.
 const handOverPoll = 10 * time.Millisecond
 
-// HandOver gives all leaderships away, four at a time, and returns when this node leads no group that another
+// HandOver gives all leaderships away, 20 a second, and returns when this node leads no group that another
 // voter could lead, or when ctx is over. The node takes no part in leading afterwards: Stop is to follow.
 func (e *Engine) HandOver(ctx context.Context) error {
 	poll := time.NewTicker(handOverPoll)

@@ -149,7 +149,8 @@ func TestLeaverIsTold(t *testing.T) {
 	}
 }
 
-// TestFewTransfersAtATime counts what is under way while a node yields.
+// TestFewTransfersAtATime counts what is under way while a node yields: one is begun every 50 ms; four at once if it
+// can write nothing.
 func TestFewTransfersAtATime(t *testing.T) {
 	s, _ := lead(t, HostConfig{Farewell: true})
 	h := s.host
@@ -158,18 +159,27 @@ func TestFewTransfersAtATime(t *testing.T) {
 		g.id = id
 		h.order = append(h.order, &g)
 	}
-	h.Yield(true)
-	under := func() (n int) {
+	h.Wake(h.now + giveEvery)
+	under := func(want int, when string) {
+		t.Helper()
+		n := 0
 		for _, g := range h.order {
 			if g.departing() {
 				n++
 			}
 		}
-		return n
+		if n != want {
+			t.Errorf("%d transfers under way %s, want %d", n, when, want)
+		}
 	}
-	if n := under(); n != maxTransfers {
-		t.Errorf("%d transfers under way", n)
-	}
+	h.Yield(true)
+	under(1, "at once")
+	h.Wake(h.now + giveEvery - 1)
+	under(1, "before the next is due")
+	h.Wake(h.now + 1)
+	under(2, "when it is due")
+	h.Refuse("no room")
+	under(maxTransfers, "when nothing can be written")
 }
 
 // TestPing asks a loop that works and one whose disk hangs.

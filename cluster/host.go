@@ -36,6 +36,7 @@ type Host struct {
 	calmAt   time.Duration // after a stall of the own loop
 	refusing string
 	yield    bool
+	gaveAt   time.Duration // when the last transfer for it began
 	ticks    uint64
 	budget   *budget
 	extra    []persistence.Update // for the next append turn

@@ -12,7 +12,8 @@
 // hubs: for a shard, the sessions of its users, the interest in its users and its rooms. So an
 // announcement of a shard is made in one place, and nothing can precede it. What a hub has to
 // tell a socket about a watched user it keeps as a reference to that user, never as bytes:
-// the latest view wins, and a reader that stalls costs four bytes a user.
+// the latest view wins, and a reader that stalls costs four bytes a user. Of what it told it keeps a sum per user and mask: a
+// new leader sends every view again under versions of its own, and what shows the same is not sent on.
 //
 // There is a link with each core (Edge.Core). A shard is led by the core that tells the highest term in its beats; what
 // comes under another term is dropped. When that changes the shard is announced to the new core; calls in flight go again if they may be

@@ -92,16 +92,12 @@ func (c *fakeCore) send(shard uint32, d *link.Down) {
 }
 
 func (c *fakeCore) Up(m *link.Up) {
-	if c.answer != nil {
-		c.mu.Lock()
-		d, mine := c.answer(m)
-		c.mu.Unlock()
-		if d != nil {
-			c.say(m.Shard, d)
-		}
-		if mine {
-			return
-		}
+	d, mine := c.asked(m)
+	if d != nil {
+		c.say(m.Shard, d)
+	}
+	if mine {
+		return
 	}
 	switch b := m.Body.(type) {
 	case *link.Up_Attach:
@@ -123,6 +119,15 @@ func (c *fakeCore) Up(m *link.Up) {
 		c.ups = append(c.ups, m)
 		c.mu.Unlock()
 	}
+}
+
+func (c *fakeCore) asked(m *link.Up) (d *link.Down, mine bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.answer == nil {
+		return nil, false
+	}
+	return c.answer(m)
 }
 
 func blankRows(users []string) (rows []*link.Row) {

@@ -389,6 +389,7 @@ func TestKeptCommands(t *testing.T) {
 func TestContactsPage(t *testing.T) {
 	inKept(t, "u", &wire.Connect{}, nil, func(k *kept) {
 		attach := k.core.answer
+		k.core.mu.Lock()
 		k.core.answer = func(m *link.Up) (*link.Down, bool) {
 			a := m.GetAsk()
 			if a == nil {
@@ -403,6 +404,7 @@ func TestContactsPage(t *testing.T) {
 			}
 			return &link.Down{Body: &link.Down_Answer{Answer: v}}, true
 		}
+		k.core.mu.Unlock()
 		k.got()
 		k.send(&wire.Command{Id: 2, Method: &wire.Command_Contacts{Contacts: &wire.Contacts{Limit: 2}}})
 		n := strings.Repeat("n", 120)

@@ -137,6 +137,7 @@ func (c *campaign) run(ctx context.Context) error {
 	c.load.fine(probing)
 	end := c.work(work, soft)
 	c.breakThings(ctx)
+	pause(ctx, aftermath) // what comes next is a load of its own, which nothing measured may meet
 	stop()
 	end()
 	c.verdicts = append(c.verdicts, c.settle(ctx))
@@ -321,7 +322,8 @@ func (c *campaign) recover(ctx context.Context, i injection) {
 // acknowledged has arrived.
 func (c *campaign) settle(ctx context.Context) verdict {
 	c.show(1, c.scenario.Name+"  settling")
-	limited, cancel := context.WithTimeout(ctx, c.opt.Settle)
+	allowed := c.allowed()
+	limited, cancel := context.WithTimeout(ctx, allowed)
 	defer cancel()
 	begin := time.Now()
 	final(limited, c.people)
@@ -331,12 +333,24 @@ func (c *campaign) settle(ctx context.Context) verdict {
 		v = converged(want, have)
 	}
 	c.explain(ctx, want, have)
-	v.Note = fmt.Sprintf("after %v; allowed %v", time.Since(begin).Round(time.Millisecond), c.opt.Settle)
+	v.Note = fmt.Sprintf("after %v; allowed %v", time.Since(begin).Round(time.Millisecond), allowed)
 	patience, cancel := context.WithTimeout(ctx, c.opt.Settle)
 	defer cancel()
 	for c.load.missing() > 0 && pause(patience, poll) {
 	}
 	return v
+}
+
+// allowed is the time until presence must be right: where servers with clients were killed, the storm guard may hold back
+// that some of these have left.
+func (c *campaign) allowed() time.Duration {
+	fronts := c.top.fronts()
+	for _, f := range c.faults {
+		if slices.ContainsFunc(f.Nodes, func(name string) bool { return slices.Contains(fronts, name) }) {
+			return max(c.opt.Settle, c.bound.latest)
+		}
+	}
+	return c.opt.Settle
 }
 
 // explained is how many wrong views are explained.

@@ -130,7 +130,7 @@ func leaks(samples []sample) verdict {
 			slack float64
 		}{
 			{"resident bytes", func(s sample) float64 { return s.RSS }, leakRSS},
-			{"open files", func(s sample) float64 { return s.Files }, leakFiles},
+			{"open files beside sockets of clients", func(s sample) float64 { return s.Files }, leakFiles},
 			{"goroutines", func(s sample) float64 { return s.Goroutines }, leakGoroutines},
 		} {
 			first, last := median(list[:third], m.of), median(list[len(list)-third:], m.of)

@@ -288,7 +288,7 @@ func TestLeaks(t *testing.T) {
 	}
 	red(t, "flat", leaks(grow(1<<20, func(s *sample, x float64) { s.RSS += x })), "")
 	red(t, "memory", leaks(grow(40<<20, func(s *sample, x float64) { s.RSS += x })), "resident bytes grew")
-	red(t, "files", leaks(grow(40, func(s *sample, x float64) { s.Files += x })), "open files grew")
+	red(t, "files", leaks(grow(40, func(s *sample, x float64) { s.Files += x })), "open files beside sockets of clients grew")
 	red(t, "goroutines", leaks(grow(200, func(s *sample, x float64) { s.Goroutines += x })), "goroutines grew")
 	red(t, "restarts", leaks(grow(1, func(s *sample, x float64) { s.RSS += x * (40 << 20); s.PID = int(x) })), "")
 	red(t, "ahead", leaks([]sample{{Node: "n", Ahead: 1}}), "acknowledged data was lost")

@@ -92,7 +92,7 @@ type sample struct {
 	PID        int           `json:"pid"`
 	At         time.Duration `json:"at"`
 	RSS        float64       `json:"rss"`
-	Files      float64       `json:"files"`
+	Files      float64       `json:"files"` // without clients' sockets
 	Goroutines float64       `json:"goroutines"`
 	Ahead      float64       `json:"resume_ahead"` // devices that had read what is lost
 	Panics     float64       `json:"panics"`

@@ -22,7 +22,7 @@ func (c *campaign) measure(ctx context.Context) {
 			continue // it may be gone by now; other checks say so
 		}
 		s := sample{
-			Node: name, PID: n.pid(), At: c.now(), RSS: m["process_resident_memory_bytes"], Files: m["process_open_fds"],
+			Node: name, PID: n.pid(), At: c.now(), RSS: m["process_resident_memory_bytes"], Files: m["process_open_fds"] - m["muster_edge_conns"],
 			Goroutines: m["go_goroutines"], Ahead: m["muster_core_resume_ahead_total"], Panics: m["muster_core_panics_total"],
 		}
 		c.note(func() { c.samples = append(c.samples, s) })
