@@ -72,14 +72,19 @@ func (c *campaign) prepare() error {
 		}
 	}
 	c.nodes = map[string]*node{}
-	more := append([]string{"--drain-window", max(time.Second, time.Duration(c.opt.Sessions)*time.Second/drains).String()}, c.opt.Serve...)
 	for _, p := range c.top.places {
 		c.nodes[p.name] = &node{
 			place: p, starter: c.starter, crashed: c.crashed, logFile: filepath.Join(c.dir, "logs", p.name+".log"),
-			args: c.top.arguments(p, c.auditFile(p.name), more),
+			args: c.arguments(p),
 		}
 	}
 	return nil
+}
+
+// arguments of the process of a node.
+func (c *campaign) arguments(p place) []string {
+	window := max(time.Second, time.Duration(c.opt.Sessions)*time.Second/drains)
+	return c.top.arguments(p, c.auditFile(p.name), append([]string{"--drain-window", window.String()}, c.opt.Serve...))
 }
 
 func (c *campaign) diskFaults() bool {
@@ -271,7 +276,8 @@ func (c *campaign) breakThings(ctx context.Context) {
 	}
 }
 
-// growUp starts the cores that a growing cluster does not begin with.
+// growUp starts the cores that a growing cluster does not begin with. From then on the first one joins like the others: if it
+// came back without its data and without --join, it would be a cluster of its own.
 func (c *campaign) growUp(ctx context.Context) {
 	for _, p := range c.top.places {
 		if c.joined[p.name] || !pause(ctx, growEach) {
@@ -285,6 +291,11 @@ func (c *campaign) growUp(ctx context.Context) {
 		c.note(func() {
 			c.faults = append(c.faults, faultSpan{Fault: join, Nodes: []string{p.name}, From: from, To: c.now()})
 		})
+	}
+	if c.top.grow {
+		c.top.grown = true
+		first := c.nodes[c.top.cores()[0]]
+		first.args = c.arguments(first.place)
 	}
 }
 

@@ -43,6 +43,7 @@ func (p place) fronts() bool { return p.role != core }
 type topology struct {
 	places []place
 	grow   bool // the first core gives birth, the others join it later
+	grown  bool // they have
 }
 
 // layout names the nodes: c1…, e1…, b1…, or n1 for a plain server.
@@ -126,10 +127,10 @@ func (t topology) joining(p place) []string {
 		seeds = append(seeds, seed.addr(seed.ports.gossip))
 	}
 	switch {
-	case t.grow && p.name == cores[0]:
+	case t.grow && !t.grown && p.name == cores[0]:
 		return nil
 	case t.grow:
-		return []string{"--join", seeds[0]}
+		return []string{"--join", strings.Join(seeds, ",")}
 	case p.stores():
 		return []string{"--join", strings.Join(seeds, ","), "--expect", fmt.Sprint(len(cores))}
 	}
