@@ -15,11 +15,12 @@ func TestPauses(t *testing.T) {
 		sends []send
 		want  time.Duration
 	}{
-		"the one that waited":          {[]send{write(900, 910), write(1000, 1500), write(1600, 1610)}, 500},
-		"a later one was answered":     {[]send{write(1000, 5000), write(1300, 1500)}, 500},
-		"one that failed counts":       {[]send{write(1000, 0), write(1490, 1510)}, 510},
-		"an earlier pause is not this": {[]send{write(100, 900), write(1490, 1510)}, 20},
-		"nobody waited":                {[]send{write(1600, 1610)}, 0},
+		"the one that waited":                         {[]send{write(900, 910), write(1000, 1500), write(1600, 1610)}, 500},
+		"a later one was answered":                    {[]send{write(1000, 5000), write(1300, 1500)}, 500},
+		"a later one at a server that is not cut off": {[]send{write(1400, 29000), write(2000, 0), write(3000, 3010)}, 1610},
+		"one that failed counts":                      {[]send{write(1000, 0), write(1490, 1510)}, 510},
+		"an earlier pause is not this":                {[]send{write(100, 900), write(1490, 1510)}, 20},
+		"nobody waited":                               {[]send{write(1600, 1610)}, 0},
 	} {
 		list := pauses(c.sends, []leader{{At: 1500 * ms, Shard: 7}}, shard, map[uint32]bool{7: true})
 		if len(list) != 1 || list[0].Took != c.want*ms || !list[0].Fine {

@@ -14,7 +14,8 @@ type Pause struct {
 	Fine  bool          `json:"fine,omitempty"` // writes began every fineEach; else as the load had it
 }
 
-// pauseReach is how long before its end a pause may have begun.
+// pauseReach is how long before its end a pause may have begun, and how long after it writes are looked at: during a partition
+// only some servers take any.
 const pauseReach = 10 * time.Second
 
 // pauses measures the pause of each shard at each change of its leader: the longest time that a client which began to
@@ -38,7 +39,7 @@ func pauses(sends []send, changes []leader, shardOf func(user string) uint32, fi
 // longestWait goes backwards over the writes of a shard, in the order in which they began: one that began later may have
 // been acknowledged earlier. Those count that began before a moment and had to wait for it.
 func longestWait(all []send, at time.Duration) (longest time.Duration) {
-	after, _ := slices.BinarySearchFunc(all, at+time.Second, func(s send, t time.Duration) int { return cmp.Compare(s.call, t) })
+	after, _ := slices.BinarySearchFunc(all, at+pauseReach, func(s send, t time.Duration) int { return cmp.Compare(s.call, t) })
 	soonest := time.Duration(-1)
 	for i := after - 1; i >= 0 && all[i].call > at-pauseReach; i-- {
 		s := all[i]
