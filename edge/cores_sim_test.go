@@ -314,7 +314,8 @@ func (k *forgetful) Up(m *link.Up) {
 }
 
 func defect(name string, f func() faults) injected.Bug {
-	checkers := injected.Checkers{{Name: "false offline", Says: "is shown offline and"}, {Name: "monotone presence", Says: " after "}, {Name: "presence convergence", Says: "has a socket"}}
+	checkers := injected.Checkers{{Name: "false offline", Says: "is shown offline and"}, {Name: "monotone presence", Says: " after "}, {Name: "presence convergence", Says: "has a socket"}, {Name: "presence convergence", Says: "never shown"},
+		{Name: "presence convergence", Says: "not let in"}}
 	return injected.Bug{Name: name, In: "edge", Within: 20, Sample: 50, Try: func(t *testing.T, seed uint64) (checker, said string) {
 		if wrong, _ := play(t, seed, f()); len(wrong) > 0 {
 			return checkers.Of(wrong[0]), wrong[0]
