@@ -270,6 +270,11 @@ func (e *Engine) ask(f func() error) error {
 	}
 }
 
+// Yields says that the node gives away what it leads: it is about to end, or its disk or its clock is in trouble.
+func (e *Engine) Yields() bool {
+	return e.leaving.Load() || e.wrong.Load() != nil || e.refusal.Load() != nil
+}
+
 // NotReady says why the node cannot serve all it holds; empty when it can.
 func (e *Engine) NotReady() (why []string) {
 	select {

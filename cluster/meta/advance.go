@@ -213,7 +213,7 @@ func (p *planner) successor(v *view, without []uint64) (to uint64) {
 	leads := p.leads()
 	for i := range v.g.Replicas {
 		r := &v.g.Replicas[i]
-		if !r.Voter || r.ID == v.leader.ID || slices.Contains(without, r.ID) || !p.usable(r.Node) || !p.caught(v, r) {
+		if !r.Voter || r.ID == v.leader.ID || slices.Contains(without, r.ID) || !p.mayLead(r.Node) || !p.caught(v, r) {
 			continue
 		}
 		if to == 0 || leads[r.Node] < leads[to] || leads[r.Node] == leads[to] && score(v.id, r.Node) > score(v.id, to) {

@@ -22,6 +22,7 @@ type Engine interface {
 	Statuses() (map[uint32]cluster.Status, error)
 	Change(group uint32, c cluster.Change) error
 	Transfer(shard uint32, node uint64) error
+	Yields() bool
 	Create(group uint32, replica uint64) error
 	Destroy(group uint32, min uint64) error
 }
@@ -59,6 +60,7 @@ const (
 type Agent struct {
 	cfg      Config
 	log      *slog.Logger
+	began    time.Time
 	director director
 	ctx      context.Context // of Run
 	running  sync.WaitGroup
@@ -90,7 +92,7 @@ func NewAgent(cfg Config) *Agent {
 	if cfg.Peers == nil {
 		cfg.Peers = func() []uint64 { return nil }
 	}
-	a := &Agent{cfg: cfg, log: cfg.Logger, opens: make(chan struct{}, 1), differs: make(chan struct{}, 1)}
+	a := &Agent{cfg: cfg, log: cfg.Logger, began: cfg.Now(), opens: make(chan struct{}, 1), differs: make(chan struct{}, 1)}
 	a.director.cfg = &a.cfg
 	a.told = told{Cluster: cfg.Birth, Nodes: cfg.Known}
 	if s, err := Load(cfg.Rows); err == nil && s.Cluster.ID == cfg.Birth.ID {

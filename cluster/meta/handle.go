@@ -141,7 +141,7 @@ func (a *Agent) answerReport(_ context.Context, _ uint64, req json.RawMessage) (
 	if err != nil {
 		return nil, err
 	}
-	r := Report{Node: a.cfg.Self.ID, Incarnation: a.cfg.Self.Incarnation}
+	r := Report{Node: a.cfg.Self.ID, Incarnation: a.cfg.Self.Incarnation, UpMs: a.cfg.Now().Sub(a.began).Milliseconds(), Yields: engine.Yields()}
 	holds := map[uint32]uint64{}
 	for _, group := range slices.Sorted(maps.Keys(all)) {
 		s := all[group]

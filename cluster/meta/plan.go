@@ -11,7 +11,7 @@ const (
 	downAfter = 10 * time.Second // without a report
 	lostAfter = 5 * time.Minute  // of being down
 	lostQuiet = time.Minute      // without a report to this leader of group 0, before it calls a node lost
-	steadyFor = 10 * time.Second // a node must be active before it is given leaderships for balance
+	steadyFor = 10 * time.Second // a node must be active, and its process run, before it is given leaderships for balance
 	stuckFor  = 10 * time.Minute // a learner that has not caught up by then is given up
 
 	caughtUp   = 64   // entries a replica may lack that is promoted or becomes leader
@@ -87,6 +87,15 @@ func (p *planner) fresh(node uint64) bool {
 // usable nodes can be given replicas and leaderships.
 func (p *planner) usable(node uint64) bool {
 	return p.Nodes[node].State == Active && p.fresh(node)
+}
+
+// mayLead says that a node can be given leaderships. One that is about to end would keep a shard closed for a second.
+func (p *planner) mayLead(node uint64) bool { return p.usable(node) && !p.reports[node].Yields }
+
+// steady nodes take part in the balance of leaderships.
+func (p *planner) steady(node uint64) bool {
+	up := time.Duration(p.reports[node].UpMs) * time.Millisecond
+	return p.mayLead(node) && p.now.Sub(time.UnixMilli(p.Nodes[node].Since)) >= steadyFor && (up == 0 || up >= steadyFor)
 }
 
 // leaving nodes are to lose their replicas.

@@ -83,6 +83,52 @@ func TestMoveEndsWhenItIsKnown(t *testing.T) {
 	}
 }
 
+// TestWhoIsGivenLeaderships: node 3 leads nothing and the others all. Nothing goes to it while its process is young or ends.
+func TestWhoIsGivenLeaderships(t *testing.T) {
+	now := time.Unix(1_700_000_000, 0)
+	given := func(third Report) (to []uint64) {
+		s := State{Cluster: Cluster{ID: "c", Shards: 6}, Nodes: map[uint64]Node{}}
+		reports := Reports{}
+		for id := range uint64(3) {
+			s.Nodes[id+1] = Node{ID: id + 1, State: Active, Since: now.Add(-time.Hour).UnixMilli()}
+			reports[id+1] = Report{Node: id + 1, Incarnation: 1, Asked: now}
+		}
+		third.Node, third.Incarnation, third.Asked = 3, 2, now
+		reports[3] = third
+		conf := &raftpb.ConfState{Voters: []uint64{1, 2, 3}}
+		for i := range uint32(7) {
+			s.Groups = append(s.Groups, Group{Next: 4, Replicas: []Replica{{ID: 1, Node: 1, Voter: true}, {ID: 2, Node: 2, Voter: true}, {ID: 3, Node: 3, Voter: true}}})
+			for node, r := range reports {
+				own := ReplicaReport{Group: i, ID: node, Term: 7, Applied: 9, Conf: conf}
+				if node == uint64(1+i%2) {
+					own.Open, own.Behind = 7, map[uint64]uint64{1: 0, 2: 0, 3: 0}
+				}
+				r.Replicas = append(r.Replicas, own)
+				reports[node] = r
+			}
+		}
+		for _, step := range Plan(s, reports, now) {
+			if o, ok := step.(Order); ok && o.Lead != 0 {
+				to = append(to, o.Lead)
+			}
+		}
+		return to
+	}
+	for name, c := range map[string]struct {
+		third Report
+		want  []uint64
+	}{
+		"it runs":                         {Report{UpMs: steadyFor.Milliseconds()}, []uint64{3, 3}},
+		"it does not say since when":      {Report{}, []uint64{3, 3}},
+		"it was restarted a moment ago":   {Report{UpMs: steadyFor.Milliseconds() - 1}, nil},
+		"it gives away what it leads now": {Report{UpMs: steadyFor.Milliseconds(), Yields: true}, nil},
+	} {
+		if got := given(c.third); !slices.Equal(got, c.want) {
+			t.Errorf("%s: leaderships go to %v, want %v", name, got, c.want)
+		}
+	}
+}
+
 // TestLeadershipsASecond moves no more of them than four in any second.
 func TestLeadershipsASecond(t *testing.T) {
 	d, now, moved := director{}, time.Unix(1_700_000_000, 0), 0

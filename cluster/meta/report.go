@@ -13,7 +13,9 @@ import (
 type Report struct {
 	Node        uint64          `json:"node"`
 	Incarnation uint64          `json:"incarnation"`
-	Asked       time.Time       `json:"-"` // by the clock of who asked, before it asked
+	Asked       time.Time       `json:"-"`                // by the clock of who asked, before it asked
+	UpMs        int64           `json:"up,omitempty"`     // since its process began; 0: it does not say
+	Yields      bool            `json:"yields,omitempty"` // it gives away what it leads
 	Replicas    []ReplicaReport `json:"replicas"`
 }
 

@@ -3,7 +3,6 @@ package meta
 import (
 	"cmp"
 	"slices"
-	"time"
 )
 
 // maxLeads is how many leaderships one plan moves for balance.
@@ -128,7 +127,7 @@ type hop struct {
 func (p *planner) way(leads map[uint64]int) []hop {
 	var nodes []uint64
 	for _, n := range p.ids {
-		if p.usable(n) && p.now.Sub(time.UnixMilli(p.Nodes[n].Since)) >= steadyFor {
+		if p.steady(n) {
 			nodes = append(nodes, n)
 		}
 	}
