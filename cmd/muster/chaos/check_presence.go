@@ -59,10 +59,13 @@ func monotone(views []seen) verdict {
 // edgeMargin is how long before and after a view a client must have been connected.
 const edgeMargin = 2 * time.Second
 
+// wake is how long a server that stood still, or was cut off, may go on to tell what had reached it before.
+const wake = 5 * time.Second
+
 // falseOffline: nobody was shown as offline while connected to a server that was not
 // itself under a fault. A view that the next one over the same socket corrects within the margin was held up
-// on its way, and was true once. faults are the times at which servers were cut off or stood still; after one the
-// server is excused for settle.
+// on its way, and was true once; so was one that came over a server that has just been broken itself. faults are the times
+// at which servers were cut off or stood still; after one the server of the user is excused for settle.
 func falseOffline(views []seen, spans, faults []presentSpan, settle time.Duration) verdict {
 	v := verdict{Checker: "false offline", Of: "views"}
 	of := map[string][]presentSpan{}
@@ -71,14 +74,16 @@ func falseOffline(views []seen, spans, faults []presentSpan, settle time.Duratio
 	}
 	for i, s := range views {
 		v.Examined++
-		if s.state != "offline" || s.stale || corrected(s, views[i+1:]) {
+		broken := func(node string, after time.Duration) bool {
+			return slices.ContainsFunc(faults, func(f presentSpan) bool {
+				return f.node == node && f.from <= s.at && s.at <= f.to+after
+			})
+		}
+		if s.state != "offline" || s.stale || broken(s.over, wake) || corrected(s, views[i+1:]) {
 			continue
 		}
 		for _, p := range of[s.user] {
-			excused := slices.ContainsFunc(faults, func(f presentSpan) bool {
-				return f.node == p.node && f.from <= s.at && s.at <= f.to+settle
-			})
-			if !excused && p.from+edgeMargin <= s.at && s.at <= p.to-edgeMargin {
+			if !broken(p.node, settle) && p.from+edgeMargin <= s.at && s.at <= p.to-edgeMargin {
 				v.fail("%s saw %s offline at %v, who was connected to %s from %v to %v", s.watcher, s.user, s.at, p.node, p.from, p.to)
 			}
 		}

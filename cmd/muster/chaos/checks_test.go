@@ -240,6 +240,13 @@ func TestFalseOffline(t *testing.T) {
 	red(t, "connected", falseOffline(offline(30*time.Second, false), spans, nil, 0), "who was connected")
 	red(t, "its edge stood still", falseOffline(offline(30*time.Second, false), spans, paused, 10*time.Second), "")
 	red(t, "long after", falseOffline(offline(40*time.Second, false), spans, paused, 10*time.Second), "who was connected")
+	over := func(node string, at time.Duration) []seen {
+		return []seen{{watcher: "w", user: "u", over: node, at: at, state: "offline"}}
+	}
+	still := []presentSpan{{node: "e2", from: 20 * time.Second, to: 25 * time.Second}}
+	red(t, "over an edge that stood still", falseOffline(over("e2", 26*time.Second), spans, still, 0), "")
+	red(t, "long after that", falseOffline(over("e2", 31*time.Second), spans, still, 0), "who was connected")
+	red(t, "over an edge that did not", falseOffline(over("e3", 26*time.Second), spans, still, 0), "who was connected")
 	red(t, "another edge", falseOffline(offline(22*time.Second, false), spans, []presentSpan{{node: "e2", to: time.Hour}}, 0), "who was connected")
 	online := func(at time.Duration) seen { return seen{watcher: "w", user: "u", at: at, state: "online"} }
 	red(t, "held up", falseOffline(append(offline(30*time.Second, false), online(31*time.Second)), spans, nil, 0), "")

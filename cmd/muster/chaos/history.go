@@ -53,6 +53,7 @@ type acknowledged struct {
 type seen struct {
 	watcher, user string
 	socket        int
+	over          string // the server that it came over
 	at            time.Duration
 	term, number  uint64
 	state         string

@@ -25,6 +25,7 @@ type frame struct {
 }
 
 type reply struct {
+	Node      string   `json:"node"`
 	Presences []shown  `json:"presences"`
 	Pending   []string `json:"pending"`
 	Done      bool     `json:"done"`
@@ -58,6 +59,7 @@ type observer struct {
 	name   string
 	socket int
 	watch  []string
+	node   string          // the server
 	known  map[string]bool // named by the replies to connect
 }
 
@@ -118,6 +120,9 @@ func (o *observer) take(line []byte) {
 	if f.Connect == nil {
 		return
 	}
+	if f.Connect.Node != "" {
+		o.node = f.Connect.Node
+	}
 	o.saw(f.Connect.Presences)
 	for _, p := range f.Connect.Presences {
 		o.known[p.User] = true
@@ -142,7 +147,7 @@ func (o *observer) saw(list []shown) {
 	o.l.note(func() {
 		for _, p := range list {
 			o.l.views = append(o.l.views, seen{
-				watcher: o.name, user: p.User, socket: o.socket, at: now, term: p.Ver[0], number: p.Ver[1], state: p.State, stale: p.Stale,
+				watcher: o.name, user: p.User, socket: o.socket, over: o.node, at: now, term: p.Ver[0], number: p.Ver[1], state: p.State, stale: p.Stale,
 			})
 		}
 	})
