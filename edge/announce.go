@@ -7,6 +7,7 @@ import (
 
 // linked announces a shard to the core that leads it and opens it: nothing else for (shard, term) goes before.
 func (h *hub) linked(m *linked) {
+	h.expire(h.edge.clock()) // after a standstill nothing overdue is sent again
 	sh := h.shards[m.shard]
 	if m.term < sh.term {
 		return

@@ -26,6 +26,7 @@ const (
 // opener is a connect that is being answered.
 type opener struct {
 	*opened
+	call    uint64
 	gather  *gather
 	answer  *link.Attached
 	term    uint64
@@ -225,6 +226,7 @@ func (h *hub) open(m *opened) {
 	o := &opener{opened: m}
 	h.openers[s.conn] = o
 	call := h.expect(s.who.shard, long, func(d *link.Down) { h.attached(o, d) })
+	o.call = call
 	s.self.reported = int32(s.edge.unix(s.active.Load()) / 60_000)
 	h.upSoon(s.who.shard, call, &link.Up{Body: &link.Up_Attach{Attach: s.attach(call, m.connect.SessionId != "")}})
 }
@@ -350,7 +352,10 @@ func (h *hub) renew(m *renewed) {
 
 // part ends a session's hold on this edge: the core, the rooms and the watched users' shards learn of it.
 func (h *hub) part(s *socket, cause link.Cause) {
-	delete(h.openers, s.conn)
+	if o := h.openers[s.conn]; o != nil { // who has gone is not attached after all when the shard moves
+		delete(h.openers, s.conn)
+		delete(h.calls, o.call)
+	}
 	if s.has(isAttached) {
 		s.set(isAttached, false)
 		h.edge.count.sessions.Add(-1)
