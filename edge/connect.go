@@ -225,10 +225,9 @@ func (h *hub) open(m *opened) {
 	}
 	o := &opener{opened: m}
 	h.openers[s.conn] = o
-	call := h.expect(s.who.shard, long, func(d *link.Down) { h.attached(o, d) })
-	o.call = call
+	o.call = h.expect(s.who.shard, long, func(d *link.Down) { h.attached(o, d) })
 	s.self.reported = int32(s.edge.unix(s.active.Load()) / 60_000)
-	h.upSoon(s.who.shard, call, &link.Up{Body: &link.Up_Attach{Attach: s.attach(call, m.connect.SessionId != "")}})
+	h.upSoon(s.who.shard, o.call, &link.Up{Body: &link.Up_Attach{Attach: s.attach(o.call, m.connect.SessionId != "")}})
 }
 
 // attached goes on with connect when the core has decided: interest, then one reply.

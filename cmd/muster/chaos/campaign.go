@@ -352,8 +352,8 @@ func (c *campaign) settle(ctx context.Context) verdict {
 	return v
 }
 
-// allowed is the time until presence must be right: where servers with clients were killed, the storm guard may hold back
-// that some of these have left.
+// allowed is the time until presence must be right: where servers with clients were broken, the storm guard may hold
+// back that some of these have left.
 func (c *campaign) allowed() time.Duration {
 	fronts := c.top.fronts()
 	for _, f := range c.faults {
