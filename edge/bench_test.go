@@ -84,7 +84,7 @@ func BenchmarkBytesPerIdleSocket(b *testing.B) {
 		for _, c := range conns {
 			c.Close()
 		}
-		eventually(b, "closed", func() bool { return r.edge.Stats().Conns == 0 })
+		Eventually(b, "closed", func() bool { return r.edge.Stats().Conns == 0 })
 	}
 	b.ReportMetric(most, "B/socket")
 }
@@ -129,7 +129,7 @@ func BenchmarkFanOut(b *testing.B) {
 		n++
 		r.core.show(names[n%users], uint64(n), 127, uint32(1+n%3))
 		if n%64 == 0 {
-			eventually(b, "sent", func() bool { return r.edge.Stats().Deliveries+r.edge.Stats().Merged >= sent+int64(n*watchers) })
+			Eventually(b, "sent", func() bool { return r.edge.Stats().Deliveries+r.edge.Stats().Merged >= sent+int64(n*watchers) })
 		}
 	}
 	done := float64(r.edge.Stats().Deliveries - sent)
@@ -171,5 +171,5 @@ func TestTLS(t *testing.T) {
 		last = m.GetPush().GetPresence()[0].Ver[1]
 	}
 	ws.Close(websocket.StatusNormalClosure, "")
-	eventually(t, "closed", func() bool { return r.edge.Stats().Conns == 0 })
+	Eventually(t, "closed", func() bool { return r.edge.Stats().Conns == 0 })
 }

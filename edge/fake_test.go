@@ -219,8 +219,8 @@ func (r *rig) peerAs(con *wire.Connect, user string) *peer {
 	return p
 }
 
-// eventually waits for a condition.
-func eventually(t testing.TB, what string, ok func() bool) {
+// Eventually waits for a condition.
+func Eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	deadline := time.Now().Add(10 * time.Second)
 	tick := time.NewTicker(2 * time.Millisecond)

@@ -53,14 +53,14 @@ func TestHangUpWhileConnecting(t *testing.T) {
 			if err := ws.Write(ctx, websocket.MessageText, connect.AppendJSON(nil)); err != nil {
 				t.Fatal(err)
 			}
-			eventually(t, "the core is asked", is(&attached, 1))
+			Eventually(t, "the core is asked", is(&attached, 1))
 			r.pipe.Cut()
 			if !stays {
 				ws.CloseNow()
-				eventually(t, "the edge knows", func() bool { return r.edge.Stats().Conns == 0 })
+				Eventually(t, "the edge knows", func() bool { return r.edge.Stats().Conns == 0 })
 			}
 			r.pipe.Dial()
-			eventually(t, "all is announced", is(&announced, 1))
+			Eventually(t, "all is announced", is(&announced, 1))
 			want := 1
 			if stays {
 				want = 2

@@ -210,7 +210,7 @@ func TestSlowReader(t *testing.T) {
 	const n = 60
 	give(&link.OutboxBatch{Epoch: epoch1, Head: n, Entries: entries(1, n, wire.MaxBody-2)})
 	give(&link.OutboxBatch{Epoch: epoch1, Head: n, Entries: entries(1, n, wire.MaxBody-2)})
-	eventually(t, "withheld", func() bool { return r.edge.Stats().Redelivered == n })
+	Eventually(t, "withheld", func() bool { return r.edge.Stats().Redelivered == n })
 	for want := uint64(1); want <= n; {
 		_, b, err := p.ws.Read(t.Context())
 		if err != nil {
@@ -227,7 +227,7 @@ func TestSlowReader(t *testing.T) {
 			want++
 		}
 	}
-	eventually(t, "written", s.out.idle)
+	Eventually(t, "written", s.out.idle)
 	// All was read and nothing acked: now it does come again.
 	give(&link.OutboxBatch{Epoch: epoch1, Head: n, Entries: entries(1, 1, 1)})
 	if _, b, err := p.ws.Read(t.Context()); err != nil || !strings.Contains(string(b), `"offset":1,`) {
@@ -235,7 +235,7 @@ func TestSlowReader(t *testing.T) {
 	}
 	give(&link.OutboxBatch{Epoch: epoch1, Head: 200, Entries: entries(n+1, n+70, wire.MaxBody-2)})
 	began := time.Now()
-	eventually(t, "closed", func() bool { return r.edge.Stats().Slow == 1 })
+	Eventually(t, "closed", func() bool { return r.edge.Stats().Slow == 1 })
 	if took := time.Since(began); took < 4*time.Second {
 		t.Fatalf("closed after %v: within the window there are 5 s to read", took)
 	}

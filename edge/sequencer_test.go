@@ -96,7 +96,7 @@ func TestFramesNeverInterleave(t *testing.T) {
 		}
 	}
 	wg.Wait()
-	eventually(t, "idle", s.out.idle)
+	Eventually(t, "idle", s.out.idle)
 }
 
 // writeAndClear writes as the library does: the bytes are its own again afterwards.
@@ -121,11 +121,11 @@ func TestStalledReader(t *testing.T) {
 			version++
 			r.core.show(u, version, 127, uint32(1+(int(version)+i)%3))
 		}
-		eventually(t, "settled", func() bool { return len(r.core.work) == 0 })
+		Eventually(t, "settled", func() bool { return len(r.core.work) == 0 })
 	}
 	var s *socket
 	r.edge.sockets.each(func(x *socket) { s = x })
-	eventually(t, "stalled", func() bool { return !s.out.idle() })
+	Eventually(t, "stalled", func() bool { return !s.out.idle() })
 	s.out.mu.Lock()
 	held := s.out.bytes
 	s.out.mu.Unlock()

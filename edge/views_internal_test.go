@@ -50,7 +50,7 @@ func TestRepairReachesEveryWatcher(t *testing.T) {
 	views(5, presence.Away)
 	told(`"away"`)
 	views(6, presence.Away)
-	eventually(t, "what was told is withheld", func() bool { return r.edge.Stats().Withheld == int64(len(watchers)) })
+	Eventually(t, "what was told is withheld", func() bool { return r.edge.Stats().Withheld == int64(len(watchers)) })
 	views(7, presence.DND)
 	told(`"dnd"`)
 }

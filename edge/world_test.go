@@ -104,6 +104,7 @@ func newWorldOn(t testing.TB, core actors.Config, change ...func(*edge.Config)) 
 		w.srv = httptest.NewServer(w.edge.Handler())
 	}
 	t.Cleanup(w.close)
+	edge.Eventually(t, "linked with every shard", func() bool { return w.edge.Stats().Announced >= link.Shards })
 	return w
 }
 
