@@ -471,6 +471,7 @@ func TestHookCursorWaits(t *testing.T) {
 			t.Fatal(err)
 		}
 		d.hold(false)
+		synctest.Wait() // open again
 		if n, err := c.node.HookCursor(5); n != 77 || err != nil {
 			t.Fatal(n, err)
 		}

@@ -331,7 +331,7 @@ func TestGrowAndRemove(t *testing.T) {
 	if err := one.engine.Change(1, add); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "added", func() bool { return len(conf().From.GetLearners()) == 2 })
+	eventually(t, "added", func() bool { return len(conf().From.GetLearners()) == 2 && !joint(conf().From) })
 	promote := conf()
 	promote.Promote = []uint64{2, 3}
 	if err := one.engine.Change(1, promote); !errors.Is(err, ErrNotCaught) {

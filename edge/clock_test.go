@@ -206,6 +206,7 @@ func TestCoalescing(t *testing.T) {
 		}
 		// What is pending goes along with another user's change.
 		a.status("dnd")
+		synctest.Wait()
 		began = time.Now()
 		c.status("dnd")
 		push := b.push(func(p *wire.Push) bool { return len(p.Presence) > 0 })
