@@ -32,6 +32,8 @@ type opener struct {
 	term    uint64
 	outbox  *wire.OutboxPush // what the answer brought of it
 	waiting []*wire.Command  // what the client sent meanwhile
+	began   int64            // clock ms, 0 while it waits in the crowd
+	slot    bool             // of the crowd
 }
 
 // open takes the first command of a socket. It runs in the reading goroutine, which may
@@ -217,17 +219,24 @@ func (s *socket) attach(call uint64, resume bool) *link.Attach {
 	}
 }
 
-// open attaches a session whose token is good.
+// open takes a connect whose token is good.
 func (h *hub) open(m *opened) {
-	s := m.s
-	if s.phase() >= closing {
+	if m.s.phase() >= closing {
 		return
 	}
 	o := &opener{opened: m}
-	h.openers[s.conn] = o
+	h.openers[m.s.conn] = o
+	h.crowd.join(o)
+	h.edge.count.waiting.Add(1)
+	h.letIn(h.edge.clock())
+}
+
+// begin attaches the session.
+func (h *hub) begin(o *opener) {
+	s := o.s
 	o.call = h.expect(s.who.shard, long, func(d *link.Down) { h.attached(o, d) })
 	s.self.reported = int32(s.edge.unix(s.active.Load()) / 60_000)
-	h.upSoon(s.who.shard, o.call, &link.Up{Body: &link.Up_Attach{Attach: s.attach(o.call, m.connect.SessionId != "")}})
+	h.upSoon(s.who.shard, o.call, &link.Up{Body: &link.Up_Attach{Attach: s.attach(o.call, o.connect.SessionId != "")}})
 }
 
 // attached goes on with connect when the core has decided: interest, then one reply.
@@ -280,7 +289,7 @@ func (h *hub) attached(o *opener, d *link.Down) {
 
 func (h *hub) refuseOpen(o *opener, code wire.Code, message string, end ending) {
 	s := o.s
-	delete(h.openers, s.conn)
+	h.through(o)
 	retry := end.retry
 	if i, _ := code.Info(); !i.Retryable {
 		retry = 0
@@ -294,7 +303,7 @@ func (h *hub) refuseOpen(o *opener, code wire.Code, message string, end ending) 
 // opened writes the connect reply, then what was held back.
 func (h *hub) opened(o *opener) {
 	s := o.s
-	delete(h.openers, s.conn)
+	h.through(o)
 	if _, ok := s.raise(live); !ok {
 		return
 	}
@@ -352,8 +361,8 @@ func (h *hub) renew(m *renewed) {
 // part ends a session's hold on this edge: the core, the rooms and the watched users' shards learn of it.
 func (h *hub) part(s *socket, cause link.Cause) {
 	if o := h.openers[s.conn]; o != nil { // who has gone is not attached after all when the shard moves
-		delete(h.openers, s.conn)
 		delete(h.calls, o.call)
+		h.through(o)
 	}
 	if s.has(isAttached) {
 		s.set(isAttached, false)

@@ -24,6 +24,8 @@
 // message; what was in the mailbox before it is merged into the same frames, without a
 // tick. A socket waits only as package-level rules in schedule say.
 //
+// A crowd of connects begins a few at a time (crowd), so that those who are connected do not wait for all who come.
+//
 // What a user keeps (contacts, outbox, devices) is the core's; the edge checks, passes on and words it. A publish goes again with
 // the same client id while its outcome is open. Outbox entries are neither merged nor dropped: the core's window bounds what
 // can wait here, and a reader that stays full is closed and resumes. What a session has acked is all the edge keeps

@@ -24,6 +24,7 @@ type hub struct {
 	calls   map[uint64]*call
 	queues  [2]queue // calls by time-out: short, long
 	openers map[uint64]*opener
+	crowd   crowd
 
 	pend     map[uint32]*pending
 	spare    []*pending
@@ -271,6 +272,7 @@ func (h *hub) up(n uint32, m *link.Up) bool {
 func (h *hub) tick() {
 	now := h.edge.clock()
 	h.expire(now)
+	h.letIn(now)
 	h.ring.due(now, func(i uint32) {
 		p := h.pend[i]
 		switch {
@@ -288,6 +290,9 @@ func (h *hub) tick() {
 func (h *hub) arm() {
 	next := h.ring.next()
 	if at := h.nextExpiry(); at != 0 && (next == 0 || at < next) {
+		next = at
+	}
+	if at := h.crowd.next(); at != 0 && (next == 0 || at < next) {
 		next = at
 	}
 	if next == 0 {

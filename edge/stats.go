@@ -14,7 +14,7 @@ import (
 var errDraining = errors.New("draining")
 
 type counters struct {
-	sessions, watches                                    atomic.Int64 // present
+	sessions, watches, waiting                           atomic.Int64 // present
 	accepted, rejected, opened, resumed, badTokens       atomic.Int64
 	commands, refused, limited, pings, announced, panics atomic.Int64
 	deliveries, frames, merged, withheld, stale, slow    atomic.Int64
@@ -47,10 +47,11 @@ func (c *closeCount) copy() map[wire.CloseCode]int64 {
 	return m
 }
 
-// Stats is a snapshot of an edge. Conns, Sessions and Watches are present counts, the
+// Stats is a snapshot of an edge. Conns, Sessions, Watches and Waiting are present counts, the
 // others have grown since the start.
 type Stats struct {
 	Conns, Sessions, Watches int64
+	Waiting                  int64  // connects that have not begun
 	Routed                   int64  // shards whose leader is known
 	Terms                    uint64 // sum of their terms: equal on all edges that know the same leaders
 
@@ -82,7 +83,7 @@ func (e *Edge) Stats() Stats {
 	routed, terms := e.links.known()
 	return Stats{
 		Routed: routed, Terms: terms,
-		Conns: e.sockets.count.Load(), Sessions: c.sessions.Load(), Watches: c.watches.Load(),
+		Conns: e.sockets.count.Load(), Sessions: c.sessions.Load(), Watches: c.watches.Load(), Waiting: c.waiting.Load(),
 		Accepted: c.accepted.Load(), Rejected: c.rejected.Load(), Opened: c.opened.Load(), Resumed: c.resumed.Load(),
 		BadTokens: c.badTokens.Load(), Commands: c.commands.Load(), Refused: c.refused.Load(), RateLimited: c.limited.Load(),
 		Pings: c.pings.Load(), Deliveries: c.deliveries.Load(), Frames: c.frames.Load(), Merged: c.merged.Load(), Withheld: c.withheld.Load(),
@@ -111,6 +112,7 @@ func counter(name, help string, v func(*Stats) int64) metric {
 var metrics = []metric{
 	gauge("conns", "open sockets", func(s *Stats) int64 { return s.Conns }),
 	gauge("sessions", "attached sessions", func(s *Stats) int64 { return s.Sessions }),
+	gauge("connects_waiting", "connects that wait until those before them are answered", func(s *Stats) int64 { return s.Waiting }),
 	gauge("routed", "shards whose leader is known", func(s *Stats) int64 { return s.Routed }),
 	gauge("watches", "rows (session, watched user)", func(s *Stats) int64 { return s.Watches }),
 	counter("accepted", "WebSocket handshakes accepted", func(s *Stats) int64 { return s.Accepted }),

@@ -23,7 +23,6 @@ import (
 )
 
 const (
-	dialPatience = time.Second     // for one server, before another one is tried
 	callPatience = 3 * time.Second // for one HTTP request
 	sendPatience = time.Minute     // for one message, over all attempts
 	backoffMin   = 50 * time.Millisecond
@@ -61,12 +60,13 @@ func (r *record) note(f func()) {
 // load is what uses the cluster: the fronts are the servers that take clients.
 type load struct {
 	*record
-	fronts  []place
-	seed    uint64
-	http    *http.Client
-	running sync.WaitGroup
-	hard    context.Context // ends everything
-	exact   *exactness
+	fronts   []place
+	balancer *balancer
+	seed     uint64
+	http     *http.Client
+	running  sync.WaitGroup
+	hard     context.Context // ends everything
+	exact    *exactness
 
 	receivers int           // users whose outboxes are read
 	arrival   time.Duration // over which all people come
@@ -74,7 +74,7 @@ type load struct {
 
 func newLoad(hard context.Context, r *record, fronts []place, o Options) *load {
 	arrival := max(3*time.Second, time.Duration(o.Sessions)*time.Second/arrivals)
-	return &load{record: r, receivers: max(receivers, o.Sends/perReceiver), fronts: fronts, seed: o.Seed, hard: hard, exact: newExactness(r.now), arrival: arrival, http: &http.Client{Transport: &http.Transport{
+	return &load{record: r, receivers: max(receivers, o.Sends/perReceiver), fronts: fronts, balancer: newBalancer(fronts), seed: o.Seed, hard: hard, exact: newExactness(r.now), arrival: arrival, http: &http.Client{Transport: &http.Transport{
 		DialContext: (&net.Dialer{Timeout: dialPatience}).DialContext, MaxIdleConnsPerHost: 100,
 	}}}
 }
@@ -85,23 +85,14 @@ func (l *load) random(part uint64) *rand.Rand { return rand.New(rand.NewPCG(l.se
 // errGrounded is what somebody gets who is to stay away.
 var errGrounded = errors.New("stays away")
 
-// balanced dials any server that answers, as a load balancer would. It dials none while grounded says so; that may be nil.
+// balanced dials what the balancer chooses. It dials nothing while grounded says so; that may be nil.
 func (l *load) balanced(grounded *atomic.Bool) *http.Client {
 	return &http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			if grounded != nil && grounded.Load() {
 				return nil, errGrounded
 			}
-			dialer := net.Dialer{Timeout: dialPatience}
-			var last error
-			for _, i := range rand.Perm(len(l.fronts)) {
-				conn, err := dialer.DialContext(ctx, "tcp4", l.fronts[i].listen())
-				if err == nil {
-					return conn, nil
-				}
-				last = err
-			}
-			return nil, last
+			return l.balancer.dial(ctx)
 		},
 		DisableKeepAlives: true,
 	}}
@@ -122,8 +113,8 @@ func token(user string) string {
 
 // dial connects a user until ctx ends. It waits while grounded says so; that may be nil.
 func (l *load) dial(ctx context.Context, user string, o sdk.Options, grounded *atomic.Bool) (*sdk.Client, error) {
-	o.Token, o.Wait, o.HTTPClient, o.Timeout = token(user), true, l.balanced(grounded), 5*time.Second
-	o.Backoff = sdk.Backoff{Min: backoffMin, Max: backoffMax}
+	o.Token, o.Wait, o.HTTPClient = token(user), true, l.balanced(grounded)
+	o.Backoff.Max = backoffMax // so that a cluster that has healed is seen to; all else is what the SDK does by itself
 	if o.DeviceID == "" {
 		o.DeviceID = "d1"
 	}
