@@ -3,7 +3,7 @@ package edge
 const (
 	crowdSlots = 32   // connects that a hub works at
 	crowdHold  = 800  // ms for which one that is not answered keeps its slot
-	crowdOver  = 8000 // ms in which a crowd is let in, whatever its size: clients wait 10 s for their answer
+	crowdOver  = 6000 // ms in which a crowd is let in, whatever its size: clients wait 10 s for their answer, and a shard may take 2 s for it
 )
 
 // crowd lets connects begin a few at a time, in the order in which they came: when many come at once, because a node

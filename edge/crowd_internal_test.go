@@ -59,8 +59,8 @@ func TestCrowd(t *testing.T) {
 		{"few", 33, 30, 30, 30},
 		{"never answered", 96, 1 << 40, 800, 1600},
 		{"many answered fast", 3200, 10, 10, 990},
-		{"many never answered", 3200, 1 << 40, 80, 7920},
-		{"very many", 32_000, 1 << 40, 8, 7992},
+		{"many never answered", 3200, 1 << 40, 60, 5940},
+		{"very many", 32_000, 1 << 40, 6, 5994},
 		{"more than can be paced", 300_000, 1 << 40, 0, 0},
 	} {
 		times := begins(t, c.n, c.answered)
