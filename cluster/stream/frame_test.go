@@ -54,6 +54,26 @@ func TestFrames(t *testing.T) {
 	}
 }
 
+// A stream whose epoch ends while only a part was taken of what waits ends too.
+func TestQueueClosedHalfTaken(t *testing.T) {
+	q := newQueue(1 << 30)
+	for range 4 {
+		if err := q.put(envelope{payload: make([]byte, frameBytes)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, ok := q.take(nil); len(got) != 1 || !ok {
+		t.Fatalf("took %d, %v", len(got), ok)
+	}
+	q.close()
+	if got, ok := q.take(nil); len(got) != 0 || ok {
+		t.Fatalf("took %d after the end, %v", len(got), ok)
+	}
+	if err := q.put(envelope{}); err != ErrDown {
+		t.Fatal(err)
+	}
+}
+
 func TestQueue(t *testing.T) {
 	q := newQueue(3 * cost(envelope{payload: make([]byte, 100)}))
 	put := func(n byte) error { return q.put(envelope{kind: n, payload: make([]byte, 100)}) }

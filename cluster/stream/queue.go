@@ -116,7 +116,7 @@ func (q *queue) close() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if !q.closed {
-		q.closed, q.waiting, q.bytes = true, nil, 0
+		q.closed, q.waiting, q.taken, q.bytes = true, nil, 0, 0
 		q.free()
 		close(q.wake)
 	}
