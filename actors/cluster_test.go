@@ -255,7 +255,11 @@ func (s *system) inbox(ctx context.Context, user, device string) (got map[uint64
 // read is one attempt of inbox; again: it did not get to the end.
 func (s *system) read(ctx context.Context, user, device string, got map[uint64]string, head *uint64) (again bool) {
 	shard := link.ShardOf(app, link.KindUser, user)
-	core := s.leader(ctx, user).now.Load().core
+	leader := s.leader(ctx, user)
+	if leader == nil {
+		return true
+	}
+	core := leader.now.Load().core
 	batches := make(chan *link.OutboxBatch, 1000)
 	conn := s.lives.Add(1) << 8
 	port := durable.NewPort(fmt.Sprint("reader", conn), conn, core, func(d *link.Down) {
@@ -364,6 +368,9 @@ func underLoad(t *testing.T, fault func(ctx context.Context, s *system, victim *
 	}
 	for round := range 3 {
 		victim := s.leader(ctx, fmt.Sprint("user", round))
+		if victim == nil {
+			t.Fatal("no leader")
+		}
 		<-time.NewTimer(300 * time.Millisecond).C
 		fault(ctx, s, victim, round)
 	}
@@ -433,7 +440,7 @@ func TestLeadersIsolated(t *testing.T) {
 	})
 }
 
-// leader waits until some process leads a user's shard.
+// leader waits until some process leads a user's shard; nil when ctx has ended before.
 func (s *system) leader(ctx context.Context, user string) *process {
 	shard := link.ShardOf(app, link.KindUser, user)
 	tick := time.NewTicker(5 * time.Millisecond)
@@ -446,7 +453,12 @@ func (s *system) leader(ctx context.Context, user string) *process {
 		}
 		<-tick.C
 	}
-	s.t.Fatal("no leader")
+	for _, p := range s.nodes {
+		if l := p.now.Load(); l != nil {
+			status, err := l.disk.Engine().Status(shard)
+			s.t.Logf("no leader of shard %d (%s): node %d: told term %d, status %+v, %v", shard, user, p.id, l.port.Term(shard), status, err)
+		}
+	}
 	return nil
 }
 

@@ -8,13 +8,14 @@ import (
 )
 
 // When a voter campaigns without waiting for raft's time-out. A voter that has not yet forgotten its
-// leader ignores pre-votes in silence: hence the ranks and the repetition.
+// leader ignores pre-votes in silence: hence the ranks and the repetition. Each campaign ends the one before, so that
+// repetitions come ever more slowly: where votes take their time one of them must live to get them.
 const (
-	campaignFirst  = 20 * time.Millisecond
-	campaignRank   = 100 * time.Millisecond
-	campaignAgain  = 100 * time.Millisecond
-	campaignSpread = 50 * time.Millisecond
-	campaignStart  = 200 * time.Millisecond // a restarted voter listens first
+	campaignFirst = 20 * time.Millisecond
+	campaignRank  = 100 * time.Millisecond
+	campaignAgain = 100 * time.Millisecond // and up to half as long on top, both doubled each time
+	campaignSlow  = 5                      // times at most
+	campaignStart = 200 * time.Millisecond // a restarted voter listens first
 )
 
 // Wake says what time it is, since any fixed moment; it never goes back. Other inputs count from the last
@@ -38,7 +39,9 @@ func (h *Host) Wake(now time.Duration) (lapsed bool) {
 			continue
 		}
 		_ = g.raft.Campaign()
-		g.campaignAt = h.now + campaignAgain + time.Duration(h.cfg.Rand.Int64N(int64(campaignSpread)))
+		again := campaignAgain << g.campaigns
+		g.campaigns = min(g.campaigns+1, campaignSlow)
+		g.campaignAt = h.now + again + time.Duration(h.cfg.Rand.Int64N(int64(again/2)))
 		h.touch(g)
 	}
 	h.give()

@@ -29,6 +29,7 @@ type group struct {
 	term       uint64        // raft's
 	open       uint64        // the term of Opened; 0: closed
 	campaignAt time.Duration // 0: not planned
+	campaigns  int           // since there was a leader
 
 	heard  map[uint64]time.Duration // replica → when it answered last, in the own term
 	caught map[uint64]time.Duration // learner → since when it is near
@@ -130,7 +131,7 @@ func (g *group) follow(t *Turn, hard *raftpb.HardState, soft bool) {
 		t.Events = append(t.Events, g.opened())
 	}
 	if status.Lead != raft.None {
-		g.campaignAt = 0
+		g.campaignAt, g.campaigns = 0, 0
 	}
 	if status.Lead != g.lead || g.term != before {
 		g.lead = status.Lead
