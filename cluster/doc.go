@@ -31,7 +31,9 @@
 //
 // Pre-vote and quorum checks are on. A node whose stream was reset, or that left pings unanswered for 700 ms, is
 // suspected: its followers forget it and campaign in the order of their ranks, which differ from group to group, so that
-// the survivors share what the dead one led. A wrong suspicion costs an election, never safety. A silence is not believed until the own
+// the survivors share what the dead one led. A campaign that elects nobody is repeated, first after 100 ms and then ever
+// more slowly: each ends the one before, and where votes take longer than that, none would ever get them. A wrong suspicion
+// costs an election, never safety. A silence is not believed until the own
 // loop has run for 700 ms without a stall. Sole voters campaign at the start.
 //
 // A leader that no quorum answered for 700 ms ends its term itself: by then another one may have been elected, and what
