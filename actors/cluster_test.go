@@ -19,6 +19,7 @@ import (
 	"muster/cluster"
 	"muster/cmd/muster/durable"
 	"muster/persistence"
+	"muster/persistence/memdisk"
 )
 
 const app = "acme"
@@ -26,7 +27,7 @@ const app = "acme"
 // process is one node and what is left of its disk.
 type process struct {
 	id  uint64
-	fs  *vfs.MemFS
+	fs  *memdisk.Disk
 	now atomic.Pointer[life] // nil: it is dead
 
 	trap atomic.Pointer[trap] // nil: none
@@ -90,7 +91,7 @@ type system struct {
 func newSystem(t testing.TB, nodes int) *system {
 	s := &system{t: t, mesh: cluster.NewMesh(), at: time.Now(), size: nodes, audits: map[[2]uint64]string{}, highs: map[uint64][2]uint64{}}
 	for i := range nodes {
-		p := &process{id: uint64(i + 1), fs: vfs.NewCrashableMem()}
+		p := &process{id: uint64(i + 1), fs: memdisk.New()}
 		s.nodes = append(s.nodes, p)
 		s.start(p)
 	}

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"muster/persistence/memdisk"
 )
 
 // onDisk gives the nodes directories of the real disk.
@@ -61,7 +63,7 @@ func BenchmarkPropose(b *testing.B) {
 // BenchmarkProposeMemory is the same without a disk: what the processor alone allows.
 func BenchmarkProposeMemory(b *testing.B) {
 	c := newCluster(b, 1, 1, 64, nil)
-	c.nodes[0].fs = vfs.NewMem()
+	c.nodes[0].fs = &memdisk.Disk{MemFS: vfs.NewMem()}
 	propose(b, c, 64)
 }
 

@@ -8,6 +8,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"muster/persistence"
+	"muster/persistence/memdisk"
 )
 
 // realDisk is persistence.Store on a file system in memory that forgets what was not synced.
@@ -17,12 +18,12 @@ type realDisk struct {
 	*persistence.Store
 	s      *sim
 	node   uint64
-	fs     *vfs.MemFS
+	fs     *memdisk.Disk
 	broken error
 }
 
 func newRealDisk(s *sim, n *vnode) simDisk {
-	d := &realDisk{s: s, node: n.id, fs: vfs.NewCrashableMem()}
+	d := &realDisk{s: s, node: n.id, fs: memdisk.New()}
 	s.must(d.open(&persistence.Identity{Cluster: "sim", Node: n.id, Name: "sim"}))
 	return d
 }

@@ -13,6 +13,7 @@ import (
 	"go.uber.org/goleak"
 
 	"muster/persistence"
+	"muster/persistence/memdisk"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -21,7 +22,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type testNode struct {
 	t      testing.TB
 	id     uint64
-	fs     *vfs.MemFS // nil: dir on the real disk
+	fs     *memdisk.Disk // nil: dir on the real disk
 	dir    string
 	store  *persistence.Store
 	engine *Engine
@@ -261,7 +262,7 @@ func newCluster(t testing.TB, nodes, voters, shards int, config func(*EngineConf
 	log := newAudit(t)
 	for i := range nodes {
 		id := uint64(i + 1)
-		n := &testNode{t: t, id: id, fs: vfs.NewCrashableMem(), dir: "data", mesh: c.mesh, log: log, config: config}
+		n := &testNode{t: t, id: id, fs: memdisk.New(), dir: "data", mesh: c.mesh, log: log, config: config}
 		c.nodes = append(c.nodes, n)
 		if i < voters {
 			c.members = append(c.members, persistence.Member{Replica: id, Node: id})
@@ -389,7 +390,7 @@ func TestStallIsNoticed(t *testing.T) {
 
 func TestDiskErrorEndsTheEngine(t *testing.T) {
 	fatal := make(chan error, 1)
-	n := &testNode{t: t, id: 1, fs: vfs.NewCrashableMem(), dir: "data", log: newAudit(t)}
+	n := &testNode{t: t, id: 1, fs: memdisk.New(), dir: "data", log: newAudit(t)}
 	n.config = func(cfg *EngineConfig) { cfg.Fatal = func(err error) { fatal <- err } }
 	n.start(1, []persistence.Member{{Replica: 1, Node: 1}})
 	eventually(t, "open", func() bool { return n.isOpen(0) })

@@ -10,10 +10,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cockroachdb/pebble/v2/vfs"
 	"go.etcd.io/raft/v3/raftpb"
 
 	"muster/persistence"
+	"muster/persistence/memdisk"
 )
 
 // bench is a Host on a store, driven by hand.
@@ -27,7 +27,7 @@ type stand struct {
 
 func newStand(t *testing.T, voters int, cfg HostConfig) *stand {
 	t.Helper()
-	n := &testNode{t: t, id: 1, fs: vfs.NewMem(), dir: "data"}
+	n := &testNode{t: t, id: 1, fs: memdisk.New(), dir: "data"}
 	store, err := persistence.Open(n.dir, n.options())
 	if err != nil {
 		t.Fatal(err)

@@ -8,11 +8,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cockroachdb/pebble/v2/vfs"
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
 
 	"muster/persistence"
+	"muster/persistence/memdisk"
 )
 
 // generations notes with which generation each shard opened last.
@@ -138,7 +138,7 @@ func grow(t *testing.T, c *testCluster, last *testNode) {
 
 // TestRecoverTail keeps what may have been acknowledged, and forgets changes that name the dead.
 func TestRecoverTail(t *testing.T) {
-	store, err := persistence.Open("data", (&testNode{t: t, id: 1, fs: vfs.NewMem()}).options())
+	store, err := persistence.Open("data", (&testNode{t: t, id: 1, fs: memdisk.New()}).options())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -132,14 +132,14 @@ func (c *checker) conf(n *vnode, group uint32, st persistence.State) {
 	}
 	now := st.Conf
 	if len(past) == 0 {
-		c.history[group] = []confAt{{st.Applied, now}}
+		c.history[group] = []confAt{{st.Applied, now, c.s.now}}
 		return
 	}
 	old := past[len(past)-1].conf
 	if confString(old) == confString(now) {
 		return
 	}
-	c.history[group] = append(past, confAt{st.Applied, now})
+	c.history[group] = append(past, confAt{st.Applied, now, c.s.now})
 	if !overlap(old, now) {
 		c.s.fail("quorum overlap", "group %d index %d: from %s to %s", group, st.Applied, confString(old), confString(now))
 	}

@@ -70,6 +70,7 @@ type (
 	confAt struct {
 		index uint64
 		conf  *raftpb.ConfState
+		since int64 // when it was first applied anywhere
 	}
 	// fence is the audit log of a shard's acknowledgements.
 	fence struct {
@@ -192,27 +193,38 @@ func (c *checker) glance() {
 	}
 }
 
-// alone: a leader without a quorum in reach stops answering.
+// alone: a leader without a quorum in reach stops answering. A configuration that has just been left still counts:
+// none can be elected without a quorum of it before the new one is final, so that a lease it gave is good to its end.
 func (c *checker) alone(a *activation) {
 	c.glance()
 	bound, group := aloneWithin, a.shard+1
 	if c.s.now-a.n.resumed < aloneAfterPause {
 		bound = aloneAfterPause
 	}
+	if c.s.now <= 2*second || c.inReach(a.n, group, c.load(a.n, group).state.Conf, bound) {
+		return
+	}
+	for i, next := range c.history[group] {
+		if i > 0 && c.s.now-next.since <= bound && c.inReach(a.n, group, c.history[group][i-1].conf, bound) {
+			return
+		}
+	}
+	c.s.fail("stale leader", "node %d answers for shard %d without a quorum in reach for %d ms", a.n.id, a.shard, bound/ms)
+}
+
+// inReach says that within the bound the node could talk to a quorum of the configuration.
+func (c *checker) inReach(n *vnode, group uint32, conf *raftpb.ConfState, bound int64) bool {
 	quorum := func(voters []uint64) bool {
-		n := 0
+		near := 0
 		for _, v := range voters {
 			home := c.home[replicaOf{group, v}]
-			if at, ok := c.reach[[2]uint64{a.n.id, home}]; home == a.n.id || ok && c.s.now-at <= bound {
-				n++
+			if at, ok := c.reach[[2]uint64{n.id, home}]; home == n.id || ok && c.s.now-at <= bound {
+				near++
 			}
 		}
-		return len(voters) == 0 || n > len(voters)/2
+		return len(voters) == 0 || near > len(voters)/2
 	}
-	conf := c.load(a.n, group).state.Conf
-	if c.s.now > 2*second && (!quorum(conf.GetVoters()) || !quorum(conf.GetVotersOutgoing())) {
-		c.s.fail("stale leader", "node %d answers for shard %d without a quorum in reach for %d ms", a.n.id, a.shard, bound/ms)
-	}
+	return quorum(conf.GetVoters()) && quorum(conf.GetVotersOutgoing())
 }
 
 func (c *checker) delivered(d *device, off uint64, id string) {

@@ -12,6 +12,8 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
+
+	"muster/persistence/memdisk"
 )
 
 func backup(t testing.TB, s *Store) []byte {
@@ -214,7 +216,7 @@ func TestRestoreCrash(t *testing.T) {
 	seeded(t, src, 1, 300, 900)
 	seeded(t, src, 2, 300, 900)
 	good, want := backup(t, src), rowsOf(t, src)
-	mem := vfs.NewCrashableMem()
+	mem := memdisk.New()
 	var mu sync.Mutex
 	outcomes := map[string]int{}
 	hook := errorfs.InjectorFunc(func(op errorfs.Op) error {

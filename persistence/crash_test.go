@@ -16,6 +16,8 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
+
+	"muster/persistence/memdisk"
 )
 
 func mutates(k errorfs.OpKind) bool {
@@ -92,7 +94,7 @@ func TestCrash(t *testing.T) {
 }
 
 func crashEverywhere(t *testing.T, steps []step, want []model, seed uint64) (crashes, kept, lost int) {
-	mem := vfs.NewCrashableMem()
+	mem := memdisk.New()
 	var at progress
 	var mu sync.Mutex
 	rng := rand.New(rand.NewPCG(seed, 1))
@@ -157,7 +159,7 @@ func TestFaults(t *testing.T) {
 		t.Run(fault.name, func(t *testing.T) {
 			reported, quiet := 0, 0
 			for i := int64(0); ; i++ {
-				mem := vfs.NewCrashableMem()
+				mem := memdisk.New()
 				f := &faultAt{at: i, err: fault.err, on: fault.on}
 				told, code, at := runFaulty(t, mem, f, steps)
 				if !f.hit.Load() {
@@ -211,7 +213,7 @@ func (f *faultAt) MaybeError(op errorfs.Op) error {
 
 // runFaulty opens a store and runs the script until it fails or Fatal is called, which
 // ends the process as far as the store can tell.
-func runFaulty(t *testing.T, mem *vfs.MemFS, f *faultAt, steps []step) (told bool, code Code, at *progress) {
+func runFaulty(t *testing.T, mem *memdisk.Disk, f *faultAt, steps []step) (told bool, code Code, at *progress) {
 	at = &progress{}
 	fatal := make(chan error, 1)
 	o := small(errorfs.Wrap(mem, f))

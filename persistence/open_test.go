@@ -17,6 +17,8 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
+
+	"muster/persistence/memdisk"
 )
 
 func refusedOpen(t *testing.T, dir string, o Options, want Code) {
@@ -171,7 +173,7 @@ func readFile(t *testing.T, fs vfs.FS, path string) []byte {
 // TestLogCutOff cuts the write-ahead log at every length: what was synced is there, or
 // Open says that it is not. A log cut within what was never synced is fine.
 func TestLogCutOff(t *testing.T) {
-	mem := vfs.NewCrashableMem()
+	mem := memdisk.New()
 	s := openOn(t, mem, "data")
 	var want []model
 	ends := []int{}
@@ -233,7 +235,7 @@ func TestLogCutOff(t *testing.T) {
 // TestDamagedFiles flips a byte in every file of Pebble, at many places: Open, Check or
 // a read says so, or the data is what it was.
 func TestDamagedFiles(t *testing.T) {
-	mem := vfs.NewCrashableMem()
+	mem := memdisk.New()
 	s := openOn(t, mem, "data")
 	seeded(t, s, 1, 2000, 5)
 	if err := s.db.Flush(); err != nil {

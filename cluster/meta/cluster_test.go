@@ -18,6 +18,7 @@ import (
 
 	"muster/cluster"
 	"muster/persistence"
+	"muster/persistence/memdisk"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -47,7 +48,7 @@ type world struct {
 type peer struct {
 	w      *world
 	self   Node
-	fs     *vfs.MemFS
+	fs     *memdisk.Disk
 	store  *persistence.Store
 	engine *cluster.Engine
 	agent  *Agent
@@ -109,13 +110,13 @@ func (w *world) callAddr(ctx context.Context, addr, method string, req []byte) (
 }
 
 // start runs a node: born, joining by another's address, or again.
-func (w *world) start(id uint64, fs *vfs.MemFS) *peer {
+func (w *world) start(id uint64, fs *memdisk.Disk) *peer {
 	w.t.Helper()
 	p := &peer{w: w, fs: fs, self: Node{ID: id, Name: fmt.Sprint("n", id), Raft: fmt.Sprint("raft-", id), Incarnation: uint64(time.Now().UnixNano())}}
 	p.open, p.seqs, p.acks = map[uint32]uint64{}, map[uint32]uint64{}, map[[2]uint64]chan bool{}
 	fresh := fs == nil
 	if fresh {
-		p.fs = vfs.NewCrashableMem()
+		p.fs = memdisk.New()
 	}
 	var known []Node
 	if others := w.all(); fresh && len(others) > 0 {
@@ -163,7 +164,7 @@ func (w *world) start(id uint64, fs *vfs.MemFS) *peer {
 }
 
 // kill ends a node; its disk is returned as a power loss leaves it.
-func (p *peer) kill() *vfs.MemFS {
+func (p *peer) kill() *memdisk.Disk {
 	p.w.mesh.Crash(p.self.ID)
 	fs := p.fs.CrashClone(vfs.CrashCloneCfg{})
 	p.w.mu.Lock()

@@ -11,18 +11,18 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cockroachdb/pebble/v2/vfs"
 	"go.etcd.io/raft/v3/raftpb"
 
 	"muster/cluster"
 	"muster/persistence"
+	"muster/persistence/memdisk"
 )
 
 // core is an engine over a Net.
 type core struct {
 	t         testing.TB
 	id        uint64
-	fs        *vfs.MemFS
+	fs        *memdisk.Disk
 	store     *persistence.Store
 	net       *node
 	transport cluster.Transport
@@ -164,7 +164,7 @@ type cores []*core
 func startCores(t testing.TB, count, shards int, change ...func(*Config)) (cs cores, members []persistence.Member) {
 	for i := range count {
 		id := uint64(i + 1)
-		cs = append(cs, &core{t: t, id: id, fs: vfs.NewCrashableMem()})
+		cs = append(cs, &core{t: t, id: id, fs: memdisk.New()})
 		members = append(members, persistence.Member{Replica: id, Node: id})
 	}
 	t.Cleanup(func() {

@@ -16,6 +16,7 @@ import (
 	"muster/actors/link"
 	"muster/cmd/muster/durable"
 	"muster/persistence"
+	"muster/persistence/memdisk"
 )
 
 const (
@@ -30,7 +31,7 @@ const (
 type torn struct {
 	t   *testing.T
 	rnd *rand.Rand
-	fs  *vfs.MemFS
+	fs  *memdisk.Disk
 
 	durable *durable.Node
 	core    *actors.Node
@@ -51,7 +52,7 @@ func TestTornWrites(t *testing.T) {
 		t.Run(fmt.Sprintf("%d%%", percent), func(t *testing.T) {
 			seed := rand.Uint64()
 			w := &torn{
-				t: t, rnd: rand.New(rand.NewPCG(seed, 0)), fs: vfs.NewCrashableMem(),
+				t: t, rnd: rand.New(rand.NewPCG(seed, 0)), fs: memdisk.New(),
 				sent: map[string]string{}, acked: map[string]uint64{}, epoch: map[string]uint64{},
 				got: map[string]map[uint64]string{}, last: map[string]uint64{},
 			}
