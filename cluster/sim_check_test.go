@@ -177,7 +177,7 @@ func (c *checker) output(a *activation) {
 	}
 }
 
-// look notes who can talk to whom.
+// look notes who can talk to whom, now and then; before each fault glance does.
 func (c *checker) look() {
 	c.s.after(20*ms, c.look)
 	c.glance()

@@ -129,6 +129,7 @@ func (s *sim) isolate() {
 }
 
 func (s *sim) cut(cut [][2]uint64) {
+	s.check.glance()
 	for _, l := range cut {
 		s.net.cut[l] = true
 	}
@@ -148,6 +149,7 @@ func (s *sim) pause() {
 		return
 	}
 	n := pick(s, up)
+	s.check.glance()
 	n.paused = true
 	s.log("node %d stops", n.id)
 	life := n.life

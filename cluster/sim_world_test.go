@@ -254,6 +254,7 @@ func (s *sim) crash(n *vnode) {
 	keep := []int{0, 50, 100}[s.rnd.IntN(3)]
 	s.crashes++
 	s.log("node %d dies, %d %% of its unsynced batches survive", n.id, keep)
+	s.check.glance()
 	n.up = false
 	s.must(n.disk.crash(keep))
 	s.hangUp(n)
