@@ -212,7 +212,11 @@ func (s *sim) rolling() {
 			n.input(func() {
 				n.host.Yield(true)
 			})
-			n.later(100*ms+s.rnd.Int64N(300*ms), func() { s.crash(n) })
+			n.later(100*ms+s.rnd.Int64N(300*ms), func() {
+				if !s.calm {
+					s.crash(n)
+				}
+			})
 		})
 	}
 }
