@@ -62,3 +62,13 @@ Exit code 1 when a check failed. docs/chaos.md says what is checked and how to r
 	f.StringArrayVar(&opt.Serve, "serve", nil, "one more flag for each server, such as --serve=--gogc=50")
 	return cmd
 }
+
+// chaosWritersCommand is the child process of `muster chaos`.
+func chaosWritersCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "chaos-writers", Hidden: true, Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return fault(chaos.Writers(cmd.Context(), cmd.InOrStdin(), cmd.OutOrStdout()))
+		},
+	}
+}

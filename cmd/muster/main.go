@@ -47,7 +47,7 @@ func newRoot() *cobra.Command {
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(serveCommand(), tokenCommand(), watchCommand(), explainCommand(), backupCommand(), restoreCommand(), unsafeRecoverCommand(), inspectCommand(),
-		clusterCommand(), topCommand(), drainCommand(), removeCommand(), benchCommand(), chaosCommand(), versionCommand())
+		clusterCommand(), topCommand(), drainCommand(), removeCommand(), benchCommand(), chaosCommand(), chaosWritersCommand(), versionCommand())
 	return root
 }
 

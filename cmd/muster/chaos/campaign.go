@@ -41,6 +41,7 @@ type campaign struct {
 	nodes    map[string]*node
 	starter  *starter
 	load     *load
+	writers  *writers
 	people   []*person
 	bound    bounds                          // of those who stay away after an edge was killed
 	tell     func(string)                    // one line about what happens
@@ -136,10 +137,11 @@ func (c *campaign) run(ctx context.Context) error {
 	defer stop()
 	c.people = c.load.people(c.opt)
 	c.bound = c.absentBounds()
-	probing, stopProbes := context.WithCancel(soft)
-	defer stopProbes()
-	c.load.probe(probing)
-	c.load.fine(probing)
+	var err error
+	c.writers, err = c.write(soft, fronts)
+	if err != nil {
+		return err
+	}
 	end := c.work(work, soft)
 	c.breakThings(ctx)
 	pause(ctx, aftermath) // what comes next is a load of its own, which nothing measured may meet
@@ -149,7 +151,9 @@ func (c *campaign) run(ctx context.Context) error {
 	if n := len(c.joined); n > 1 {
 		c.verdicts = append(c.verdicts, c.balance(ctx))
 	}
-	stopProbes()
+	if err := c.writers.end(); err != nil {
+		return err
+	}
 	c.load.probeAll(ctx, c.opt.Settle)
 	if len(c.top.cores()) > 1 {
 		c.verdicts = append(c.verdicts, c.replicas(ctx))
@@ -193,7 +197,6 @@ func (c *campaign) work(work, soft context.Context) (end func()) {
 			n++
 		}
 	}
-	sending := c.load.send(work, max(1, c.opt.Sends-probes))
 	var living, arriving sync.WaitGroup
 	for _, p := range c.people {
 		arriving.Add(1)
@@ -201,7 +204,7 @@ func (c *campaign) work(work, soft context.Context) (end func()) {
 	}
 	arriving.Wait()
 	return func() {
-		sending.Wait()
+		c.writers.rest()
 		living.Wait()
 	}
 }

@@ -121,11 +121,6 @@ func (l *load) deliver(client *sdk.Client, n uint64) {
 	s := send{id: newID(), user: fmt.Sprintf("r%d", n%uint64(l.receivers)), body: fmt.Sprintf(`{"n":%d}`, n), call: l.now()}
 	ctx, cancel := context.WithTimeout(l.hard, sendPatience)
 	defer cancel()
-	at := 0
-	l.note(func() {
-		at = len(l.sends)
-		l.sends = append(l.sends, s)
-	})
 	var err error
 	if client != nil {
 		_, err = client.Publish(ctx, s.user, sdk.Message{ID: s.id, Body: json.RawMessage(s.body)})
@@ -133,7 +128,7 @@ func (l *load) deliver(client *sdk.Client, n uint64) {
 		s.offset, err = l.persist(ctx, s)
 	}
 	s.back, s.acked = l.now(), err == nil
-	l.note(func() { l.sends[at] = s })
+	l.note(func() { l.sends = append(l.sends, s) })
 }
 
 // persist publishes over HTTP, by one front after the other, until it is stored.

@@ -61,15 +61,15 @@ type node struct {
 	tail     []string
 }
 
-// serve is the command line of a server in its namespace.
-func (n *node) serve(args []string) (*exec.Cmd, error) {
+// muster is a command of this program, in a network namespace; "": this one.
+func muster(ns string, args ...string) (*exec.Cmd, error) {
 	exe, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
 	line := append([]string{exe}, args...)
-	if n.ns != "" {
-		line = append([]string{"ip", "netns", "exec", n.ns}, line...)
+	if ns != "" {
+		line = append([]string{"ip", "netns", "exec", ns}, line...)
 	}
 	cmd := exec.Command(line[0], line[1:]...)
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, "MUSTER_") })
@@ -78,7 +78,7 @@ func (n *node) serve(args []string) (*exec.Cmd, error) {
 
 // start runs the server; it returns before it is ready.
 func (n *node) start() error {
-	cmd, err := n.serve(n.args)
+	cmd, err := muster(n.ns, n.args...)
 	if err != nil {
 		return err
 	}
@@ -271,7 +271,7 @@ func (n *node) double(ctx context.Context) error {
 	if p.role != single {
 		args = append(args, "--gossip-port", fmt.Sprint(p.ports.gossip+100), "--actor-port", fmt.Sprint(p.ports.actor+100), "--raft-port", fmt.Sprint(p.ports.raft+100))
 	}
-	cmd, err := n.serve(args)
+	cmd, err := muster(n.ns, args...)
 	if err != nil {
 		return err
 	}
