@@ -251,10 +251,12 @@ func (e *Engine) tell(events []Event) {
 	for _, ev := range events {
 		switch ev := ev.(type) {
 		case Opened:
+			e.log.Debug("a shard opens", "shard", ev.Shard, "term", ev.Term)
 			e.shown(ev.Shard, ev.Term)
 			e.opened[ev.Shard] = ev.Term
 			e.leading(ev.Shard).Opened(ev.Shard, ev.Term, ev.Generation, ev.At)
 		case Closed:
+			e.log.Debug("a shard closes", "shard", ev.Shard, "term", ev.Term)
 			e.shown(ev.Shard, 0)
 			delete(e.opened, ev.Shard)
 			e.leading(ev.Shard).Closed(ev.Shard, ev.Term)
@@ -265,6 +267,7 @@ func (e *Engine) tell(events []Event) {
 			delete(e.reads, ev.ID)
 			done(ev.Err)
 		case LeaderChanged:
+			e.log.Debug("a group's leader", "group", ev.Group, "term", ev.Term, "node", ev.Node)
 			if v := e.view(ev.Group - 1); v != nil {
 				v.leader.Store(&ev)
 			}

@@ -121,8 +121,13 @@ func (e *Edge) Call(ctx context.Context, up *link.Up) (*link.Down, error) {
 	}
 }
 
-// ask sends the question of an API call.
+// ask sends the question of an API call. A process that has just begun, and has not heard of a leader of the shard yet, does not keep
+// its caller waiting: another one can answer.
 func (h *hub) ask(m *asked) {
+	if h.shards[m.up.Shard].term == 0 {
+		m.reply <- nil
+		return
+	}
 	n := h.expect(m.up.Shard, long, func(d *link.Down) { m.reply <- d })
 	switch b := m.up.Body.(type) {
 	case *link.Up_Act:

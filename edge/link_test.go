@@ -356,6 +356,22 @@ func TestCallWithoutLink(t *testing.T) {
 	})
 }
 
+// A process that has just begun sends callers elsewhere, at once.
+func TestCallBeforeTheFirstLink(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, err := edge.New(edge.Config{Node: "n1", Auth: tokens{}, NoPoller: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer e.Close()
+		begin := time.Now()
+		_, err = e.Call(t.Context(), &link.Up{Shard: 3, Body: &link.Up_Ask{Ask: &link.Ask{App: app, What: &link.Ask_Counts{Counts: true}}}})
+		if took := time.Since(begin); !errors.Is(err, edge.ErrUnreachable) || took > 0 {
+			t.Errorf("%v after %v", err, took)
+		}
+	})
+}
+
 // Snapshots larger than a frame come in chunks; only the last is done.
 func TestChunks(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
