@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -90,6 +91,25 @@ func (f *fleet) start(m *peer) {
 func (f *fleet) startAs(m *peer, more ...string) {
 	m.process = spawn(f.t, slices.Concat(m.args, []string{"--join", f.join}, more)...)
 	m.patience = clusterPatience
+}
+
+// A process that cannot serve yet takes no connections, so that whoever balances sends them elsewhere.
+func TestPortsOpenLate(t *testing.T) {
+	f := newFleet(t, "n1", "n2")
+	n1 := f.nodes["n1"]
+	f.startAs(n1, "--log-level", "info")
+	n1.line("birth: waiting")
+	for _, url := range []string{n1.url, n1.api} {
+		addr := strings.TrimSuffix(url[strings.LastIndex(url, "//")+2:], "/v1/ws")
+		if conn, err := net.Dial("tcp", addr); err == nil {
+			conn.Close()
+			t.Errorf("%s is open although the node cannot answer", url)
+		} else if !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Error(err)
+		}
+	}
+	f.start(f.nodes["n2"])
+	n1.line("ready listen=")
 }
 
 // eventually waits until lacks says nothing.

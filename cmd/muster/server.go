@@ -75,13 +75,10 @@ func startServer(ctx context.Context, cfg Config, log *slog.Logger) (*server, er
 }
 
 func (s *server) open(start, ctx context.Context) error {
-	var err error
-	if s.listen, err = openPort(ctx, "listen", s.cfg.Listen); err != nil {
+	if err := s.openPorts(ctx); err != nil {
 		return err
 	}
-	if s.apiListen, err = openPort(ctx, "api-listen", s.cfg.APIListen); err != nil {
-		return err
-	}
+	s.closePorts() // they are free. Who connected now would wait for the store, and for other nodes
 	if err := s.openNode(start); err != nil {
 		return err
 	}
@@ -99,6 +96,22 @@ func (s *server) open(start, ctx context.Context) error {
 		return err
 	}
 	return s.startHTTP(ctx)
+}
+
+func (s *server) openPorts(ctx context.Context) (err error) {
+	if s.listen, err = openPort(ctx, "listen", s.cfg.Listen); err != nil {
+		return err
+	}
+	s.apiListen, err = openPort(ctx, "api-listen", s.cfg.APIListen)
+	return err
+}
+
+func (s *server) closePorts() {
+	for _, ln := range []net.Listener{s.listen, s.apiListen} {
+		if ln != nil {
+			_ = ln.Close()
+		}
+	}
 }
 
 // openPort opens a port; the error says what to do when it is taken.
@@ -224,6 +237,9 @@ func (s *server) startHTTP(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := s.openPorts(ctx); err != nil {
+		return err
+	}
 	clients := s.listen
 	if cert == nil && s.cfg.edge() {
 		f := listen.NewFront(clients, wire.Path, proxies.Handler(s.edge.Handler()), s.log)
@@ -327,11 +343,7 @@ func (s *server) shut() {
 	}
 	s.stop()
 	s.serving.Wait()
-	for _, ln := range []net.Listener{s.listen, s.apiListen} {
-		if ln != nil {
-			_ = ln.Close()
-		}
-	}
+	s.closePorts()
 	if s.pipe != nil {
 		s.pipe.Close(true)
 	}
