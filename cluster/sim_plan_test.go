@@ -221,7 +221,7 @@ func (p *planner) drive(g *groupPlan, st *persistence.State) {
 		g.move = nil
 		return
 	}
-	if voting == 0 && left == 0 && p.hopeless(g) {
+	if voting == 0 && left == 0 && p.hopeless(g, st) {
 		s.log("plan: group %d gives up", g.group)
 		g.move = nil // mend removes what was added
 		return
@@ -244,9 +244,14 @@ func (p *planner) drive(g *groupPlan, st *persistence.State) {
 	p.propose(g, change)
 }
 
-// hopeless: a node to join lost its disk, or the plan takes too long.
-func (p *planner) hopeless(g *groupPlan) bool {
-	return p.s.now-g.move.began > 6*second || slices.ContainsFunc(g.move.add, func(m persistence.Member) bool { return p.s.nodes[m.Node] == nil })
+// hopeless: a node to join lost its disk, the plan takes too long, or a learner of a plan that was given up has come after all.
+func (p *planner) hopeless(g *groupPlan, st *persistence.State) bool {
+	mv := g.move
+	lost := func(m persistence.Member) bool { return p.s.nodes[m.Node] == nil }
+	stray := func(learner uint64) bool {
+		return !slices.ContainsFunc(mv.add, func(m persistence.Member) bool { return m.Replica == learner })
+	}
+	return p.s.now-mv.began > 6*second || slices.ContainsFunc(mv.add, lost) || !mv.giveUp && slices.ContainsFunc(st.Conf.GetLearners(), stray)
 }
 
 // create tells a node to make its replica; with caution: only while the plan stands.
