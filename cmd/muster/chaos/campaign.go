@@ -151,7 +151,7 @@ func (c *campaign) run(ctx context.Context) error {
 	if n := len(c.joined); n > 1 {
 		c.verdicts = append(c.verdicts, c.balance(ctx))
 	}
-	if err := c.writers.end(); err != nil {
+	if err := c.writers.end(); err != nil && ctx.Err() == nil { // else they were killed because the campaign ends
 		return err
 	}
 	c.load.probeAll(ctx, c.opt.Settle)
